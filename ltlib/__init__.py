@@ -1,1 +1,9 @@
-"""x."""
+"""Reproducible long-tailed visual recognition: models, losses and the trainer behind the notebooks.
+
+Shape letters, everywhere: ``B`` batch, ``V`` views, ``C`` classes, ``D`` embedding (projector
+output), ``F`` backbone feature, ``K`` queue length, ``N`` data set size, ``H W`` pixels.
+Embeddings of V views are ``(V*B, D)``, view-major: rows ``0..B-1`` are view 0.
+Accuracy is a fraction in [0, 1]; percent appears only under a heading that says (%).
+"""
+
+__version__ = "0.1.0"
