@@ -1,0 +1,93 @@
+"""Rank, world size and a gather that carries gradients; all of it does nothing in one process.
+
+Every method gathers its batch before the loss, so the loss sees the global batch whatever the
+number of processes. ``gather`` sums the gradients of all ranks and DistributedDataParallel
+averages them, which together give the gradient of the one-process batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """Return this process's number, 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes, 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Tell whether this process writes files and prints."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join torchrun's process group for the duration, or stay alone without torchrun."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(tensor: Tensor, num_views: int = 1) -> Tensor:
+    """Concatenate every rank's rows into the global batch, with gradients.
+
+    Args:
+        tensor: This rank's rows, (V*b, ...), view-major; b may differ between ranks.
+        num_views: V.
+
+    Returns:
+        (V*B, ...), view-major, samples in rank order within each view. Without a process group,
+        ``tensor`` itself.
+    """
+    if world_size() == 1:
+        return tensor
+    rows = tensor.unflatten(0, (num_views, -1)).transpose(0, 1)  # (b, V, ...)
+    return _Gather.apply(rows).transpose(0, 1).flatten(0, 1)
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Tell whether the flag is set on at least one rank."""
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor(int(flag), device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes)
+
+
+class _Gather(torch.autograd.Function):
+    """all_gather whose backward returns to each rank the sum of the gradients of its rows."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())]
+        dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+        ctx.sizes = [int(size) for size in sizes]
+        # Collectives want equal shapes; only the last batch of an epoch is uneven.
+        padded = rows.new_zeros((max(ctx.sizes), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in ctx.sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, ctx.sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        return total.split(ctx.sizes)[rank()]
