@@ -190,7 +190,7 @@ def _summary(run_dir: Path) -> dict[str, object] | None:
         "seed": config.seed,
         "state": state,
     }
-    row |= {split: _number(last.get(split)) for split in SPLITS}
+    row |= {split: _number(last.get(split)) for split in ("all", *SPLITS)}
     row |= {"best_all": _number(best.get("all")), "best_epoch": best.get("epoch")}
     row["seconds"] = _number(read_json(run_dir / "provenance.json").get("seconds"))
     return row | {"run_dir": run_dir}

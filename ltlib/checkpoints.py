@@ -1,0 +1,60 @@
+"""Weights on disk: a run's own checkpoints, and export as safetensors."""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+
+
+def save_checkpoint(run_dir: Path, state: dict[str, object]) -> None:
+    """Write a run's state, keeping the one before; a crash at any instant leaves one whole.
+
+    Args:
+        run_dir: The run's folder.
+        state: Tensors, numbers, text, and lists and dicts of them.
+    """
+    temporary = run_dir / f".{CHECKPOINT}.part"
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    newest = run_dir / CHECKPOINT
+    if newest.exists():
+        os.replace(newest, run_dir / PREVIOUS)
+    os.replace(temporary, newest)
+
+
+def load_checkpoint(run_dir: Path) -> dict | None:
+    """Read a run's newest whole checkpoint, or None; a damaged one is passed over."""
+    for name in (CHECKPOINT, PREVIOUS):
+        file = run_dir / name
+        if not file.exists():
+            continue
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            logger.warning("%s is damaged and passed over: %s", file, error)
+    return None
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Delete a finished run's checkpoints."""
+    for name in (CHECKPOINT, PREVIOUS):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def export_weights(module: nn.Module, file: Path) -> None:
+    """Write a module's ``state_dict`` as safetensors, atomically."""
+    temporary = file.with_name(f".{file.name}.part")
+    tensors = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+    save_file(tensors, temporary)
+    os.replace(temporary, file)

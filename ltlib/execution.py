@@ -1,0 +1,129 @@
+"""Where and how a run is computed: device, precision, workers, and the facts about the machine.
+
+None of this is part of an experiment's identity; it is written to the run's provenance.
+"""
+
+import os
+import platform
+import subprocess
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltlib.distributed import world_size
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Device, precision and data workers of one process."""
+
+    device: torch.device
+    bf16: bool
+    """Whether forward passes run under bfloat16 autocast; losses stay in float32."""
+    num_workers: int
+
+    @classmethod
+    def choose(
+        cls,
+        device: str | None = None,
+        precision: Precision = "auto",
+        num_workers: int | None = None,
+    ) -> "Execution":
+        """Fill in what was not asked for from what the machine has.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:N"; the GPU of this process if there is one.
+            precision: "auto" takes bf16 where the hardware multiplies it, as emulation is slow.
+            num_workers: Processes that augment; the cores left over, at most 8, none on 2 cores.
+
+        Raises:
+            ValueError: If the device or precision does not exist.
+        """
+        if device is None:
+            device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        chosen = torch.device(device)
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {device!r} was asked for but torch sees no GPU; use cpu")
+        if precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
+        bf16 = has_fast_bf16(chosen) if precision == "auto" else precision == "bf16"
+        if num_workers is None:
+            cores = len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())
+            num_workers = 0 if cores <= 2 else min(8, cores - 1)
+        return cls(chosen, bf16, num_workers)
+
+    def autocast(self) -> AbstractContextManager:
+        """Enter the run's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def place(self, images: Tensor) -> Tensor:
+        """Move a batch (B, 3, H, W) to the device, channels last."""
+        return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Move a network to the device, channels last."""
+        return module.to(self.device, memory_format=torch.channels_last)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bfloat16: a GPU that says so, or a CPU with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "amx_bf16" in cpu_features()
+
+
+def cpu_features() -> set[str]:
+    """Return the CPU's feature flags, empty where the system does not list them."""
+    file = Path("/proc/cpuinfo")
+    if not file.exists():
+        return set()
+    flags = (line for line in file.read_text().splitlines() if line.startswith("flags"))
+    return set(next(flags, "").partition(":")[2].split())
+
+
+def cpu_name() -> str:
+    """Return the CPU's model name."""
+    file = Path("/proc/cpuinfo")
+    if file.exists():
+        for line in file.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe(execution: Execution) -> dict[str, object]:
+    """Return what provenance records about code, libraries and machine."""
+    on_gpu = execution.device.type == "cuda"
+    return {
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ltlib", "torch", "torchvision", "numpy")},
+        },
+        "device": torch.cuda.get_device_name(execution.device) if on_gpu else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if execution.bf16 else "fp32",
+        "processes": world_size(),
+        "workers": execution.num_workers,
+    }
+
+
+def _commit() -> str | None:
+    """Return the package's git commit, marked where files differ from it."""
+    folder = Path(__file__).parent
+    commands = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."])
+    try:
+        commit, changes = (
+            subprocess.run(["git", *c], cwd=folder, capture_output=True, text=True, check=True)
+            for c in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout else "")

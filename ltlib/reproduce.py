@@ -1,0 +1,182 @@
+"""Run what a table still lacks, and compare with the paper.
+
+A run counts for a table only if its config equals the recipe's, seed aside; anything else is
+shown and marked as not comparable.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ltlib.config import ExperimentConfig, flatten, override
+from ltlib.recipes import RECIPES, Row, get_recipe, get_table, published_row, smoke
+from ltlib.runs import is_finished, load_runs, open_run, read_config, read_json
+
+Preset = Literal["paper", "smoke"]
+SMOKE = "-smoke"
+"""Marks the recipe folders of smoke runs, which prove the code and are no results."""
+
+
+def plan(
+    table: str, *, preset: str = "paper", overrides: Mapping[str, object] | None = None
+) -> dict[str, ExperimentConfig]:
+    """List what a table runs, as recipe name to experiment, before anything expensive starts.
+
+    Args:
+        table: A key of ``TABLES``.
+        preset: "paper", the recipes as published; "smoke", the same methods in seconds on digits.
+        overrides: See ``config.override``; applied to every row.
+
+    Raises:
+        ValueError: If the table, the preset or an override is wrong.
+    """
+    if preset not in ("paper", "smoke"):
+        raise ValueError(f"preset must be 'paper' or 'smoke', got {preset!r}")
+    experiments = {}
+    for row in get_table(table).rows:
+        name, config = row.recipe, get_recipe(row.recipe)
+        if preset == "smoke":
+            name, config = f"{name}{SMOKE}", smoke(config)
+        experiments[name] = override(config, overrides or {})
+    return experiments
+
+
+def reproduce(
+    table: str,
+    *,
+    seeds: Iterable[int] = (0, 1, 2),
+    preset: str = "paper",
+    overrides: Mapping[str, object] | None = None,
+    data_root: Path | str | None = None,
+    runs_dir: Path | str = "runs",
+    num_processes: int = 1,
+) -> pd.DataFrame:
+    """Train what a table still lacks and return its runs; finished runs are only read.
+
+    Args:
+        table: A key of ``TABLES``.
+        seeds: Training seeds of every row.
+        preset: "paper" or "smoke", see ``plan``.
+        overrides: See ``config.override``.
+        data_root: Folder searched first for the data set.
+        runs_dir: Folder of all runs.
+        num_processes: Processes of each training; more than one starts torchrun.
+
+    Returns:
+        The table's runs of these configs and seeds, as ``runs.load_runs`` gives them.
+
+    Raises:
+        ValueError: If the table, the preset or an override is wrong, before any training.
+    """
+    experiments = plan(table, preset=preset, overrides=overrides)
+    folders = []
+    for seed in seeds:
+        for recipe, config in experiments.items():
+            seeded = override(config, {"seed": seed})
+            run_dir = open_run(seeded, recipe, runs_dir)
+            folders.append(run_dir)
+            if not is_finished(run_dir):
+                run(seeded, run_dir, data_root=data_root, num_processes=num_processes)
+    runs = load_runs(runs_dir, list(experiments))
+    return runs[runs["run_dir"].isin(folders)].reset_index(drop=True)
+
+
+def run(
+    config: ExperimentConfig,
+    run_dir: Path,
+    *,
+    data_root: Path | str | None = None,
+    num_processes: int = 1,
+) -> None:
+    """Train one run, in this process or under torchrun.
+
+    Raises:
+        RuntimeError: If the processes under torchrun fail; the run's status file says why.
+    """
+    if num_processes == 1:
+        from ltlib.trainer import train  # torch takes seconds to import; reading runs needs none
+
+        train(config, run_dir, data_root=data_root)
+        return
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.worker", str(run_dir)]
+    if data_root:
+        command += ["--data-root", str(data_root)]
+    if subprocess.run(command).returncode and not is_finished(run_dir):
+        status = read_json(run_dir / "status.json")
+        raise RuntimeError(f"{run_dir}: {status.get('why') or status.get('state', 'not started')}")
+
+
+def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Put the table's published numbers beside ours.
+
+    Args:
+        table: A key of ``TABLES``.
+        runs: Finished or unfinished runs, from ``reproduce`` or ``load_runs``.
+
+    Returns:
+        One row per recipe of the table, and per smoke or changed config among the runs: recipe,
+        paper (%) and its source, ours (%) mean, std and n at the last epoch, best on test (%),
+        difference (points), comparable. Cells of what was not run are empty.
+    """
+    groups = {name: rows for name, rows in runs.groupby("recipe") if len(rows)}
+    lines = []
+    for row in get_table(table).rows:
+        lines.append(_compared(row, row.recipe, groups.get(row.recipe)))
+        if row.recipe + SMOKE in groups:
+            lines[-1] = _compared(row, row.recipe + SMOKE, groups[row.recipe + SMOKE])
+    return pd.DataFrame(lines)
+
+
+def differences(table: str) -> pd.DataFrame:
+    """List the fields in which a table's recipes differ from the default experiment.
+
+    Returns:
+        One row a field, one column a recipe.
+    """
+    base = flatten(ExperimentConfig())
+    columns = {row.recipe: flatten(RECIPES[row.recipe]) for row in get_table(table).rows}
+    settings = pd.DataFrame(columns)
+    changed = [
+        name for name in settings.index if any(settings.loc[name] != base.get(name, np.nan))
+    ]
+    return settings.loc[changed]
+
+
+def _compared(row: Row, recipe: str, runs: pd.DataFrame | None) -> dict[str, object]:
+    published = published_row(row)
+    line: dict[str, object] = {
+        "recipe": recipe,
+        "paper (%)": None if published is None else published["value"],
+        "source": None if published is None else published["source"],
+        "confidence": None if published is None else published["confidence"],
+        "ours (%)": None,
+        "std": None,
+        "n": 0,
+        "best on test (%)": None,
+        "difference": None,
+        "comparable": None,
+    }
+    finished = runs[runs["state"] == "finished"] if runs is not None else []
+    if not len(finished):
+        return line
+    last = 100 * finished["all"]
+    comparable = all(
+        read_config(folder).model_copy(update={"seed": 0}) == RECIPES[row.recipe]
+        for folder in finished["run_dir"]
+    )
+    line |= {
+        "ours (%)": last.mean(),
+        "std": last.std(ddof=1) if len(last) > 1 else None,
+        "n": len(last),
+        "best on test (%)": 100 * finished["best_all"].mean(),
+        "comparable": comparable,
+    }
+    if comparable and published is not None:
+        line["difference"] = last.mean() - published["value"]
+    return line

@@ -1,0 +1,412 @@
+"""Train one experiment: one readable loop, resumable at any step on any number of processes."""
+
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from ltlib import geometry
+from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
+from ltlib.config import ExperimentConfig, OptimConfig
+from ltlib.data import ImageSet, load_dataset, test_loader, train_loader
+from ltlib.distributed import any_rank, gather, is_main, rank, world_size
+from ltlib.execution import Execution, Precision, describe
+from ltlib.methods import Method, build_method
+from ltlib.metrics import per_class_accuracy, shot_accuracy
+from ltlib.runs import (
+    RESULT,
+    is_finished,
+    lock_run,
+    read_json,
+    write_arrays,
+    write_history,
+    write_json,
+    write_status,
+)
+from ltlib.views import derive_seed
+
+logger = logging.getLogger(__name__)
+
+SAMPLES_PER_CLASS = 20
+"""Test embeddings kept in ``geometry.npz`` for pictures."""
+
+
+class Stopped(RuntimeError):
+    """A signal asked the run to stop; its state is saved."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class Evaluation(NamedTuple):
+    """The network's answer to every test image, in data set order."""
+
+    targets: np.ndarray
+    """(N,), int64."""
+    logits: np.ndarray
+    """(N, C), float32."""
+
+
+def train(
+    config: ExperimentConfig,
+    run_dir: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    num_workers: int | None = None,
+    download: bool = False,
+    checkpoint_seconds: float = 300.0,
+) -> dict:
+    """Train an experiment to its end, or continue it; a finished run is only read.
+
+    Args:
+        config: The experiment.
+        run_dir: Its folder, from ``runs.open_run``.
+        data_root: Folder searched first for the data set.
+        device, precision, num_workers: See ``Execution.choose``.
+        download: Whether a missing data set may be downloaded.
+        checkpoint_seconds: Longest time between checkpoints; each epoch's end makes one too.
+
+    Returns:
+        The content of ``result.json``: the last and the best epoch, accuracies as fractions.
+
+    Raises:
+        Stopped: If a signal arrived; the run resumes when started again.
+        NonFiniteLossError: If the loss is NaN or infinite.
+        ValueError, FileNotFoundError: If the experiment or its data cannot be had.
+    """
+    run_dir = Path(run_dir)
+    if is_finished(run_dir):
+        return read_json(run_dir / RESULT)
+    with _responsible_for(run_dir), stop_signals() as stop:
+        execution = Execution.choose(device, precision, num_workers)
+        train_set, test_set = (
+            load_dataset(config.data, Path(data_root) if data_root else None, part, download=download)
+            for part in (True, False)
+        )
+        counts = train_set.class_counts
+        loader = train_loader(
+            train_set,
+            config.data.views,
+            batch_size=config.optim.batch_size,
+            seed=config.seed,
+            drop_last=config.optim.drop_last,
+            num_workers=execution.num_workers,
+            rank=rank(),
+            world_size=world_size(),
+        )
+        tests = test_loader(test_set, rank=rank(), world_size=world_size())
+
+        torch.manual_seed(config.seed)
+        method = build_method(config, counts.tolist())
+        execution.prepare(method)
+        step_module: nn.Module = method
+        if world_size() > 1:
+            step_module = DistributedDataParallel(method)
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in method.parameters() if parameter.requires_grad],
+            lr=config.optim.lr,
+            momentum=config.optim.momentum,
+            weight_decay=config.optim.weight_decay,
+        )
+
+        start_epoch, start_step, seconds = 0, 0, 0.0
+        history: list[dict[str, float]] = []
+        records: list[Tensor] = []  # of this epoch's steps: the loss and its terms
+        if state := load_checkpoint(run_dir):
+            method.load_state_dict(state["method"])
+            optimizer.load_state_dict(state["optimizer"])
+            start_epoch, start_step, seconds = state["epoch"], state["step"], state["seconds"]
+            history, records = state["history"], list(state["records"].to(execution.device))
+            logger.info("resuming %s at epoch %d step %d", run_dir, start_epoch, start_step)
+
+        def save(epoch: int, step: int) -> None:
+            if is_main():
+                save_checkpoint(
+                    run_dir,
+                    {
+                        "method": method.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "epoch": epoch,
+                        "step": step,
+                        "seconds": seconds + time.monotonic() - started,
+                        "history": history,
+                        "records": torch.stack(records).cpu() if records else torch.empty(0),
+                    },
+                )
+
+        started = epoch_started = saved = time.monotonic()
+        events = SummaryWriter(str(run_dir), purge_step=start_epoch) if is_main() else None
+        for epoch in range(start_epoch, config.optim.epochs):
+            lr = learning_rate(config.optim, epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            if start_step == 0:
+                torch.manual_seed(derive_seed(config.seed, epoch))
+                method.on_epoch_start(epoch)
+            loader.batch_sampler.set_epoch(epoch, start_step)
+            steps = len(loader.batch_sampler)
+            step_module.train()
+            for step, (views, targets) in _progress(loader, epoch, start_step, steps):
+                # Whatever a step draws is a function of its number: resuming repeats it exactly.
+                torch.manual_seed(derive_seed(config.seed, epoch, step))
+                with execution.autocast():
+                    output = step_module(
+                        [execution.place(view) for view in views],
+                        targets.to(execution.device, non_blocking=True),
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                output.loss.backward()
+                optimizer.step()
+                records.append(torch.stack([output.loss, *output.terms.values()]).detach())
+                _ensure_finite(records, epoch, lag=execution.device.type == "cuda")
+
+                stopping = any_rank(stop.is_set(), execution.device)
+                if stopping or time.monotonic() - saved > checkpoint_seconds:
+                    _ensure_finite(records, epoch)
+                    save(epoch, step + 1)
+                    saved = time.monotonic()
+                if stopping:
+                    raise Stopped(f"stopped at epoch {epoch} step {step}; start again to resume")
+
+            _ensure_finite(records, epoch)
+            means = torch.stack(records).mean(dim=0).tolist()
+            evaluation = evaluate(method, tests, execution)
+            now = time.monotonic()
+            row = {"epoch": epoch, "lr": lr, "loss": means[0]}
+            row |= {f"loss/{name}": x for name, x in zip(output.terms, means[1:], strict=True)}
+            row |= _accuracies(evaluation, counts) | {"seconds": now - epoch_started}
+            history.append(row)
+            records, start_step, epoch_started = [], 0, now
+            if events is not None:
+                write_history(run_dir, history)
+                for name, value in row.items():
+                    events.add_scalar(name, value, epoch)
+                save(epoch + 1, 0)
+                saved = time.monotonic()
+                logger.info(
+                    "%s epoch %d/%d  loss %.4f  accuracy %.2f %%  %.1f s",
+                    *(run_dir, epoch + 1, config.optim.epochs, row["loss"]),
+                    *(100 * row["all"], row["seconds"]),
+                )
+
+        if not history or start_epoch == config.optim.epochs:
+            evaluation = evaluate(method, tests, execution)
+        arrays = describe_geometry(method, tests, counts, execution)
+        result = {
+            "last": _pick(history[-1]),
+            "best": _pick(max(history, key=lambda row: row["all"])),
+        }
+        if events is not None:
+            events.close()
+            provenance = describe(execution) | {"seconds": seconds + time.monotonic() - started}
+            export_weights(method, run_dir / "model.safetensors")
+            write_arrays(run_dir / "predictions.npz", _predictions(evaluation, train_set))
+            write_arrays(run_dir / "geometry.npz", arrays)
+            write_json(run_dir / "provenance.json", provenance)
+            write_status(run_dir, "finished")
+            write_json(run_dir / RESULT, result)
+            remove_checkpoints(run_dir)
+        return result
+
+
+def learning_rate(optim: OptimConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, as the authors' code has it.
+
+    Warm-up is linear, lr (e + 1) / w for e < w. After it either lr decay^(milestones passed), or
+    lr/2 (1 + cos(pi (e - w + 1) / (E - w + 1))), which starts below lr and ends above 0.
+
+    Args:
+        optim: The schedule; E is ``epochs``, w ``warmup_epochs``.
+        epoch: e, 0-based.
+    """
+    late = int(optim.late_boundaries)
+    if optim.warmup_epochs and epoch < optim.warmup_epochs + late:
+        return optim.lr * (epoch + 1) / optim.warmup_epochs
+    if optim.schedule == "cosine":
+        share = (epoch - optim.warmup_epochs + 1) / (optim.epochs - optim.warmup_epochs + 1)
+        return optim.lr * 0.5 * (1 + math.cos(math.pi * share))
+    passed = sum(epoch >= round(share * optim.epochs) + late for share in optim.milestones)
+    return optim.lr * optim.decay**passed
+
+
+@torch.inference_mode()
+def evaluate(method: Method, loader: DataLoader, execution: Execution | None = None) -> Evaluation:
+    """Answer every test image once, however many processes share them.
+
+    Args:
+        method: The trained method; left in evaluation mode.
+        loader: This process's share, from ``data.test_loader``.
+        execution: Device and precision; by default float32 where the method is.
+    """
+    execution = execution or Execution(next(method.parameters()).device, False, 0)
+    method.eval()
+    logits, targets = [], []
+    for images, labels in loader:
+        with execution.autocast():
+            logits.append(method.predict(execution.place(images)).float())
+        targets.append(labels.to(execution.device))
+    return Evaluation(
+        gather(torch.cat(targets)).cpu().numpy(), gather(torch.cat(logits)).cpu().numpy()
+    )
+
+
+@torch.inference_mode()
+def describe_geometry(
+    method: Method, loader: DataLoader, class_counts: np.ndarray, execution: Execution
+) -> dict[str, np.ndarray]:
+    """Measure the trained network's test features and embeddings.
+
+    Returns:
+        ``feature_means`` (C, F), ``embedding_means`` (C, D), ``classifier`` (C, F),
+        ``class_vectors`` (C, D) where the method has them, ``class_counts`` (C,), some
+        ``sample_embeddings`` with ``sample_targets``, and the measures NC1-NC4 of the features.
+    """
+    method.eval()
+    parts = []
+    for images, labels in loader:
+        with execution.autocast():
+            features, embeddings = method.embed(execution.place(images))
+            predictions = method.classifier(features).argmax(dim=1)
+        parts.append((features.float(), embeddings.float(), labels.to(features.device), predictions))
+    features, embeddings, targets, predictions = (
+        gather(torch.cat(part)).cpu() for part in zip(*parts, strict=True)
+    )
+    num_classes = len(class_counts)
+    means = geometry.class_means(features, targets, num_classes)
+    classifier = method.classifier.weight.detach().float().cpu()
+    # The first samples of each class: data set order, so that runs show the same images.
+    order = torch.argsort(targets, stable=True)
+    position = torch.arange(len(order)) - torch.searchsorted(targets[order], targets[order])
+    chosen = order[position < SAMPLES_PER_CLASS]
+    arrays = {
+        "feature_means": means,
+        "embedding_means": geometry.class_means(embeddings, targets, num_classes),
+        "classifier": classifier,
+        "sample_embeddings": embeddings[chosen].half(),
+        "sample_targets": targets[chosen],
+    }
+    vectors = method.class_vectors()
+    if vectors is not None:
+        arrays["class_vectors"] = vectors.detach().float().cpu()
+    measures = {
+        "within_class_variability": geometry.within_class_variability(
+            features, targets, num_classes
+        ),
+        "equinorm": geometry.equinorm(means),
+        "equiangularity": geometry.equiangularity(means),
+        "simplex_gap": geometry.simplex_gap(means),
+        "self_duality": geometry.self_duality(means, classifier),
+        "nearest_mean_disagreement": geometry.nearest_mean_disagreement(
+            features, predictions, means
+        ),
+    }
+    return (
+        {name: tensor.numpy() for name, tensor in arrays.items()}
+        | {name: np.float64(value) for name, value in measures.items()}
+        | {"class_counts": class_counts}
+    )
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 into an event; the second one acts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _responsible_for(run_dir: Path) -> Iterator[None]:
+    """Hold the run, and leave word of what became of it."""
+    if not is_main():
+        yield
+        return
+    with lock_run(run_dir):
+        write_status(run_dir, "running", process=os.getpid(), machine=os.uname().nodename)
+        try:
+            yield
+        except (Stopped, KeyboardInterrupt):
+            write_status(run_dir, "preempted")
+            raise
+        except BaseException as error:
+            write_status(run_dir, "failed", why=f"{type(error).__name__}: {error}")
+            raise
+
+
+def _ensure_finite(records: list[Tensor], epoch: int, lag: bool = False) -> None:
+    """Stop on a loss that is not finite; with a lag the GPU is not waited for."""
+    step = len(records) - 1 - lag
+    if step >= 0 and not math.isfinite(records[step][0].item()):
+        raise NonFiniteLossError(
+            f"loss is {records[step][0].item()} at epoch {epoch} step {step}; "
+            "lower optim.lr or lengthen optim.warmup_epochs"
+        )
+
+
+def _progress(
+    loader: DataLoader, epoch: int, start_step: int, steps: int
+) -> Iterator[tuple[int, tuple[list[Tensor], Tensor]]]:
+    # Only a Jupyter server names its session; papermill's kernels have none and print lines.
+    interactive = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+    bar = tqdm(
+        loader,
+        desc=f"epoch {epoch + 1}",
+        initial=start_step,
+        total=steps,
+        leave=False,
+        disable=not (interactive and is_main()),
+    )
+    return enumerate(bar, start_step)
+
+
+def _accuracies(evaluation: Evaluation, counts: np.ndarray) -> dict[str, float]:
+    predictions = evaluation.logits.argmax(axis=1)
+    per_class = per_class_accuracy(predictions, evaluation.targets, len(counts))
+    return shot_accuracy(per_class, counts)
+
+
+def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.ndarray]:
+    return {
+        "targets": evaluation.targets,
+        "predictions": evaluation.logits.argmax(axis=1),
+        "logits": evaluation.logits.astype(np.float16),
+        "class_counts": train_set.class_counts,
+        "class_names": np.array(train_set.class_names),
+    }
+
+
+def _pick(row: dict[str, float]) -> dict[str, float]:
+    return {name: row[name] for name in ("epoch", "all", "many", "medium", "few")}
