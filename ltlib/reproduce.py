@@ -8,16 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ltlib.config import ExperimentConfig, flatten, override
 from ltlib.recipes import RECIPES, Row, get_recipe, get_table, published_row, smoke
-from ltlib.runs import is_finished, load_runs, open_run, read_config, read_json
+from ltlib.runs import RunError, is_finished, load_runs, open_run, read_config, read_json
 
-Preset = Literal["paper", "smoke"]
 SMOKE = "-smoke"
 """Marks the recipe folders of smoke runs, which prove the code and are no results."""
 
@@ -80,36 +78,40 @@ def reproduce(
             seeded = override(config, {"seed": seed})
             run_dir = open_run(seeded, recipe, runs_dir)
             folders.append(run_dir)
-            if not is_finished(run_dir):
-                run(seeded, run_dir, data_root=data_root, num_processes=num_processes)
+            if is_finished(run_dir):
+                continue
+            if num_processes > 1:
+                launch(run_dir, num_processes, data_root=data_root)
+            else:
+                from ltlib.trainer import train  # torch takes seconds; reading runs needs none
+
+                train(seeded, run_dir, data_root=data_root)
     runs = load_runs(runs_dir, list(experiments))
     return runs[runs["run_dir"].isin(folders)].reset_index(drop=True)
 
 
-def run(
-    config: ExperimentConfig,
-    run_dir: Path,
-    *,
-    data_root: Path | str | None = None,
-    num_processes: int = 1,
-) -> None:
-    """Train one run, in this process or under torchrun.
+def launch(run_dir: Path, num_processes: int, **options: object) -> None:
+    """Train a run under torchrun on this machine.
+
+    Args:
+        run_dir: From ``runs.open_run``.
+        num_processes: Processes that share each batch.
+        options: Keyword arguments of ``trainer.train``; None and False are left out.
 
     Raises:
-        RuntimeError: If the processes under torchrun fail; the run's status file says why.
+        RunError: If the run does not finish.
     """
-    if num_processes == 1:
-        from ltlib.trainer import train  # torch takes seconds to import; reading runs needs none
-
-        train(config, run_dir, data_root=data_root)
-        return
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.worker", str(run_dir)]
-    if data_root:
-        command += ["--data-root", str(data_root)]
-    if subprocess.run(command).returncode and not is_finished(run_dir):
+    command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.trainer", str(run_dir)]
+    for name, value in options.items():
+        if value not in (None, False):
+            command.append("--" + name.replace("_", "-"))
+            command += [] if value is True else [str(value)]
+    subprocess.run(command)
+    # torchrun's exit code is 1 even after a clean stop; the run's own word counts.
+    if not is_finished(run_dir):
         status = read_json(run_dir / "status.json")
-        raise RuntimeError(f"{run_dir}: {status.get('why') or status.get('state', 'not started')}")
+        raise RunError(f"{run_dir}: {status.get('why') or status.get('state', 'not started')}")
 
 
 def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:

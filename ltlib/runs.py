@@ -22,7 +22,11 @@ from ltlib.metrics import SPLITS, per_class_accuracy, shot_accuracy
 RESULT = "result.json"
 
 
-class RunLockedError(RuntimeError):
+class RunError(RuntimeError):
+    """A run that cannot go on, said in one sentence."""
+
+
+class RunLockedError(RunError):
     """Another process is training this run."""
 
 

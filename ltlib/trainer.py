@@ -1,5 +1,6 @@
 """Train one experiment: one readable loop, resumable at any step on any number of processes."""
 
+import argparse
 import logging
 import math
 import os
@@ -25,14 +26,16 @@ from ltlib import geometry
 from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
 from ltlib.config import ExperimentConfig, OptimConfig
 from ltlib.data import ImageSet, load_dataset, test_loader, train_loader
-from ltlib.distributed import any_rank, gather, is_main, rank, world_size
+from ltlib.distributed import any_rank, gather, is_main, process_group, rank, world_size
 from ltlib.execution import Execution, Precision, describe
 from ltlib.methods import Method, build_method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
 from ltlib.runs import (
     RESULT,
+    RunError,
     is_finished,
     lock_run,
+    read_config,
     read_json,
     write_arrays,
     write_history,
@@ -47,11 +50,11 @@ SAMPLES_PER_CLASS = 20
 """Test embeddings kept in ``geometry.npz`` for pictures."""
 
 
-class Stopped(RuntimeError):
+class Stopped(RunError):
     """A signal asked the run to stop; its state is saved."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(RunError):
     """The loss became NaN or infinite."""
 
 
@@ -410,3 +413,23 @@ def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.nd
 
 def _pick(row: dict[str, float]) -> dict[str, float]:
     return {name: row[name] for name in ("epoch", "all", "many", "medium", "few")}
+
+
+def _main() -> None:
+    """Train the run of a folder; what ``reproduce`` starts under torchrun."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--device")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--num-workers", type=int)
+    parser.add_argument("--download", action="store_true")
+    options = vars(parser.parse_args())
+    run_dir = options.pop("run_dir")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with process_group():
+        train(read_config(run_dir), run_dir, **options)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,167 @@
+"""The ``ltlib`` command: each sub-command is a thin call into the package."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    help="Reproducible long-tailed visual recognition.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataRoot = Annotated[
+    Optional[Path], typer.Option(help="Folder searched first for the data set.")  # noqa: UP045
+]
+RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Changes = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. optim.epochs=2."),
+]
+
+
+@app.command()
+def doctor(data_root: DataRoot = None, runs_dir: RunsDir = Path("runs")) -> None:
+    """Check versions, machine, disk and data sets; each line says OK, WARN or FAIL and the fix."""
+    from ltlib.doctor import examine
+
+    findings = examine(data_root, runs_dir)
+    for finding in findings:
+        typer.echo(finding)
+    if any(finding.level == "FAIL" for finding in findings):
+        raise typer.Exit(1)
+
+
+@data_app.command("check")
+def data_check(
+    name: str,
+    data_root: DataRoot = None,
+    imbalance_factor: Annotated[float, typer.Option(help="Length of the tail, >= 1.")] = 1.0,
+) -> None:
+    """Find a data set, read it whole, and count its images."""
+    from ltlib.config import DataConfig
+    from ltlib.data import load_dataset
+
+    config = DataConfig(dataset=name, imbalance_factor=imbalance_factor)
+    for part, train in (("train", True), ("test", False)):
+        images = load_dataset(config, data_root, train).decoded()
+        counts = images.class_counts
+        typer.echo(
+            f"{name} {part}: {len(images):,} images of {len(counts)} classes, "
+            f"{counts.max()} to {counts.min()} a class"
+        )
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from `ltlib recipes`.")],
+    seed: Annotated[int, typer.Option(help="Initialisation, order and augmentation.")] = 0,
+    changes: Changes = None,
+    data_root: DataRoot = None,
+    runs_dir: RunsDir = Path("runs"),
+    num_processes: Annotated[int, typer.Option(help="More than one starts torchrun.")] = 1,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda or cuda:N.")] = None,  # noqa: UP045
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    num_workers: Annotated[Optional[int], typer.Option(help="Processes that augment.")] = None,  # noqa: UP045
+    download: Annotated[bool, typer.Option(help="Download a missing CIFAR data set.")] = False,
+) -> None:
+    """Train one recipe, or resume it; the last line printed is the run's folder."""
+    from ltlib.config import override
+    from ltlib.recipes import get_recipe
+    from ltlib.runs import open_run
+
+    config = override(get_recipe(recipe), _parse_changes(changes) | {"seed": seed})
+    run_dir = open_run(config, recipe, runs_dir)
+    options = {"device": device, "precision": precision, "num_workers": num_workers}
+    if num_processes > 1:
+        from ltlib.reproduce import launch
+
+        launch(run_dir, num_processes, data_root=data_root, download=download, **options)
+    else:
+        from ltlib.distributed import process_group
+        from ltlib.trainer import train as train_run
+
+        with process_group():
+            train_run(config, run_dir, data_root=data_root, download=download, **options)
+    typer.echo(run_dir)
+
+
+@app.command()
+def recipes(pattern: Annotated[str, typer.Argument(help="Part of a name.")] = "") -> None:
+    """List the recipes."""
+    from ltlib.recipes import RECIPES
+
+    for name in RECIPES:
+        if pattern in name:
+            typer.echo(name)
+
+
+@app.command()
+def reproduce(
+    table: str,
+    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2",
+    preset: Annotated[str, typer.Option(help="paper or smoke.")] = "paper",
+    changes: Changes = None,
+    data_root: DataRoot = None,
+    runs_dir: RunsDir = Path("runs"),
+    num_processes: Annotated[int, typer.Option(help="Processes of each training.")] = 1,
+) -> None:
+    """Train what a table still lacks and print it beside the paper."""
+    from ltlib.reproduce import compare
+    from ltlib.reproduce import reproduce as reproduce_table
+
+    runs = reproduce_table(
+        table,
+        seeds=[int(seed) for seed in seeds.split(",")],
+        preset=preset,
+        overrides=_parse_changes(changes),
+        data_root=data_root,
+        runs_dir=runs_dir,
+        num_processes=num_processes,
+    )
+    typer.echo(compare(table, runs).to_string(index=False, na_rep="", float_format="%.2f"))
+
+
+@app.command()
+def report(
+    notebook: Annotated[Path, typer.Argument(help="An executed notebook.")],
+    figures_dir: Annotated[Path, typer.Option(help="Folder of figures and reports.")] = Path(
+        "figures"
+    ),
+) -> None:
+    """Render an executed notebook as one self-contained HTML page and list it in the index."""
+    from ltlib.report import render
+
+    typer.echo(render(notebook, figures_dir))
+
+
+def main() -> None:
+    """Run the command; what a user can mend ends in one sentence, not in a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except Exception as error:
+        from ltlib.runs import RunError  # pandas takes half a second, which --help should not
+
+        if not isinstance(error, ValueError | OSError | RunError):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _parse_changes(changes: list[str] | None) -> dict[str, object]:
+    pairs = [change.partition("=") for change in changes or []]
+    for key, sign, _ in pairs:
+        if not sign:
+            raise ValueError(f"--set takes key=value, got {key!r}")
+    return {key: value for key, _, value in pairs}
+
+
+if __name__ == "__main__":
+    main()
