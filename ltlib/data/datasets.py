@@ -1,7 +1,7 @@
-"""Data sets by name: where their files are looked for, and how they become an ``ImageSet``.
+"""Data sets by name: where their files are, and how they become an ``ImageSet``.
 
-Folders searched, in this order: ``root``, the one named by the environment variable
-``LTLIB_DATA``, ``./data``, and that of Debian's data packages.
+Files are looked for under ``root`` alone if it is given; else under the folder that the
+environment variable ``LTLIB_DATA`` names, ``./data``, and that of Debian's data packages.
 """
 
 import os
@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
-from torchvision import datasets as torchvision_datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.datasets.utils import check_integrity
 
 from ltlib.config import DataConfig
@@ -39,7 +38,7 @@ _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 FOLDER_IMAGE_SIZE = 32
-"""Pixels to which ``image_folder`` scales and crops, since the CIFAR backbones are made for it."""
+"""Side in pixels to which ``image_folder`` scales and crops: that of the other data sets."""
 
 _DEBIAN_DATASETS = Path("/usr/share/datasets")
 _DIGITS_TEST_IMAGES = 40
@@ -53,12 +52,12 @@ def load_dataset(
 
     Args:
         config: Which data set, how long its tail.
-        root: Folder searched first.
+        root: The only folder searched, if given.
         train: Whether to read the training images.
         download: Whether a data set that is not found may be downloaded to the first folder.
 
     Returns:
-        The images, in memory unless they are files of an ``image_folder``.
+        The images, in memory unless they are the files of an ``image_folder``.
 
     Raises:
         FileNotFoundError: If the files are not there.
@@ -67,35 +66,34 @@ def load_dataset(
     name = config.dataset
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
-    folders = _search_path(root)
-    found = _find(name, folders, train)
-    if found is None and download and name in _DOWNLOADS:
+    folders = _folders(root)
+    full = _read_first(name, folders, train)
+    if full is None and download and name in _DOWNLOADS:
         _DOWNLOADS[name](folders[0], download=True)
-        found = _find(name, folders, train)
-    if found is None:
-        remedy = " or download it (download=True)" if name in _DOWNLOADS else ""
+        full = _read_first(name, folders, train)
+    if full is None:
+        searched = " or ".join(str(folder.absolute()) for folder in folders)
+        remedy = ", or allow its download" if name in _DOWNLOADS else ""
         raise FileNotFoundError(
-            f"data set {name!r} is in none of {', '.join(map(str, folders))}; "
-            f"put it there, name its folder in LTLIB_DATA{remedy}"
+            f"data set {name!r} is not in {searched}; put its files there, or name their folder "
+            f"by the data root or the variable LTLIB_DATA{remedy}"
         )
-    if train:
-        found = _cut(found, config)
-    if isinstance(found.images, EncodedImages) and found.images.in_memory:
-        found = found.decoded()
-    return found
+    chosen = _cut(full, config) if train else full
+    return chosen if name == "image_folder" else chosen.decoded()
 
 
-def _search_path(root: Path | None) -> list[Path]:
+def _folders(root: Path | None) -> list[Path]:
+    if root is not None:
+        return [Path(root)]
     named = os.environ.get("LTLIB_DATA")
-    folders = [root, Path(named) if named else None, Path("data"), _DEBIAN_DATASETS]
-    return list(dict.fromkeys(Path(folder) for folder in folders if folder))
+    return [*([Path(named)] if named else []), Path("data"), _DEBIAN_DATASETS]
 
 
-def _find(name: str, folders: list[Path], train: bool) -> ImageSet | None:
+def _read_first(name: str, folders: list[Path], train: bool) -> ImageSet | None:
     for folder in folders:
-        found = DATASETS[name](folder, train)
-        if found is not None:
-            return found
+        full = DATASETS[name](folder, train)
+        if full is not None:
+            return full
     return None
 
 
@@ -114,7 +112,9 @@ def _cut(full: ImageSet, config: DataConfig) -> ImageSet:
 
 
 def _digits(folder: Path, train: bool) -> ImageSet:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; no file is needed."""
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; needs no files."""
+    from sklearn.datasets import load_digits  # takes a second, for the smallest data set only
+
     pixels, targets = load_digits(return_X_y=True)
     grey = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     enlarged = [Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC) for image in grey]
@@ -135,27 +135,30 @@ def _cifar(
     Only the originals hold the images in the order that makes our long tail the authors' own:
     parquet files may be sorted otherwise.
     """
+    images: np.ndarray | EncodedImages
+    if source := _cifar_originals(folder, train, name):
+        images, targets = np.ascontiguousarray(source.data), np.array(source.targets, np.int64)
+    elif shards := find_parquet(folder, name, "train" if train else "test"):
+        contents, targets = read_parquet(shards, "img", column)
+        images = EncodedImages(contents, 32)
+    else:
+        return None
+    return ImageSet(images, targets, tuple(class_names.split()), _CIFAR_MEAN, _CIFAR_STD)
+
+
+def _cifar_originals(folder: Path, train: bool, name: str) -> datasets.CIFAR10 | None:
     original = _ORIGINALS[name]
     for place in (folder, folder / name):
         if (place / original.base_folder).is_dir():
             _check_md5(place / original.base_folder, original)
             with warnings.catch_warnings():
-                # The pickles are older than NumPy's idea of a boolean.
+                # The pickles of 2009 hold an integer where NumPy wants a boolean.
                 warnings.simplefilter("ignore")
-                source = original(place, train)
-            images: np.ndarray | EncodedImages = np.ascontiguousarray(source.data)
-            targets = np.array(source.targets, dtype=np.int64)
-            break
-    else:
-        shards = find_parquet(folder, name, "train" if train else "test")
-        if not shards:
-            return None
-        contents, targets = read_parquet(shards, "img", column)
-        images = EncodedImages(contents, 32)
-    return ImageSet(images, targets, tuple(class_names.split()), _CIFAR_MEAN, _CIFAR_STD)
+                return original(place, train)
+    return None
 
 
-def _check_md5(folder: Path, original: type[torchvision_datasets.CIFAR10]) -> None:
+def _check_md5(folder: Path, original: type[datasets.CIFAR10]) -> None:
     listed = [*original.train_list, *original.test_list]
     for file_name, md5 in [*listed, (original.meta["filename"], original.meta["md5"])]:
         path = folder / file_name
@@ -168,44 +171,49 @@ def _check_md5(folder: Path, original: type[torchvision_datasets.CIFAR10]) -> No
 def _fashion_mnist(folder: Path, train: bool) -> ImageSet | None:
     """Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747), padded from 28 to 32 pixels."""
     for place in (folder / "FashionMNIST" / "raw", folder / "fashion-mnist"):
-        prefix = place / ("train" if train else "t10k")
-        images = read_idx(prefix.with_name(prefix.name + "-images-idx3-ubyte"))
-        targets = read_idx(prefix.with_name(prefix.name + "-labels-idx1-ubyte"))
-        if images is not None and targets is not None:
-            break
-    else:
-        return None
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))
-    class_names = tuple(torchvision_datasets.FashionMNIST.classes)
-    colour = np.repeat(padded[..., None], 3, axis=-1)
-    return ImageSet(colour, targets.astype(np.int64), class_names, (0.2190,) * 3, (0.3318,) * 3)
+        if place.is_dir():
+            part = "train" if train else "t10k"
+            grey = np.pad(read_idx(place / f"{part}-images-idx3-ubyte"), ((0, 0), (2, 2), (2, 2)))
+            images = np.repeat(grey[..., None], 3, axis=-1)
+            targets = read_idx(place / f"{part}-labels-idx1-ubyte").astype(np.int64)
+            class_names = tuple(datasets.FashionMNIST.classes)
+            return ImageSet(images, targets, class_names, (0.2190,) * 3, (0.3318,) * 3)
+    return None
 
 
 def _image_folder(folder: Path, train: bool) -> ImageSet | None:
     """Anybody's images: ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
     if not (folder / "train").is_dir():
         return None
-    class_names, index_of = find_classes(folder / "train")
+    class_names = _class_folders(folder / "train")
     splits = [folder / name for name in (["train"] if train else ["test", "val"])]
     split = next((path for path in splits if path.is_dir()), None)
     if split is None:
-        raise FileNotFoundError(f"{folder} has a folder train, but neither test nor val")
-    strangers = set(find_classes(split)[0]) - set(class_names)
-    if strangers:
-        raise ValueError(f"{split} has a class that train lacks: {min(strangers)}")
-    samples = make_dataset(split, index_of, IMG_EXTENSIONS, allow_empty=True)
+        raise FileNotFoundError(f"{folder} holds train, but neither test nor val")
+    if strangers := set(_class_folders(split)).difference(class_names):
+        raise ValueError(f"{split} holds a class that train lacks: {min(strangers)}")
+    index_of = {name: index for index, name in enumerate(class_names)}
+    samples = make_dataset(split, index_of, IMG_EXTENSIONS, allow_empty=True) if index_of else []
+    if not samples:
+        raise FileNotFoundError(f"{split} holds no image in a folder per class")
     images = EncodedImages([Path(path) for path, _ in samples], FOLDER_IMAGE_SIZE)
     targets = np.array([target for _, target in samples], dtype=np.int64)
-    return ImageSet(images, targets, tuple(class_names), _IMAGENET_MEAN, _IMAGENET_STD)
+    return ImageSet(images, targets, class_names, _IMAGENET_MEAN, _IMAGENET_STD)
 
 
-_ORIGINALS: dict[str, type[torchvision_datasets.CIFAR10]] = {
-    "cifar10": torchvision_datasets.CIFAR10,
-    "cifar100": torchvision_datasets.CIFAR100,
+def _class_folders(split: Path) -> tuple[str, ...]:
+    # Jupyter leaves .ipynb_checkpoints beside what it opened.
+    folders = [path for path in split.iterdir() if path.is_dir() and path.name[0] != "."]
+    return tuple(sorted(path.name for path in folders))
+
+
+_ORIGINALS: dict[str, type[datasets.CIFAR10]] = {
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
 }
 _DOWNLOADS = {
     **_ORIGINALS,
-    "fashion_mnist": torchvision_datasets.FashionMNIST,
+    "fashion_mnist": datasets.FashionMNIST,
 }
 
 # A reader takes a folder and whether to read the training images; None if they are not there.

@@ -2,10 +2,12 @@
 
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 
@@ -41,7 +43,7 @@ def read_parquet(
     for shard in shards:
         try:
             table = pq.read_table(shard, columns=[image_column, target_column])
-            contents += table[image_column].combine_chunks().field("bytes").to_pylist()
+            contents += pc.struct_field(table[image_column], "bytes").to_pylist()
             targets.append(table[target_column].to_numpy().astype(np.int64))
         except (pa.ArrowException, KeyError, OSError) as error:
             raise ValueError(
@@ -51,24 +53,22 @@ def read_parquet(
     return contents, np.concatenate(targets)
 
 
-def read_idx(path: Path) -> np.ndarray | None:
-    """Read an IDX file of bytes, plain or with ``.gz``; None if there is neither.
+def read_idx(path: Path) -> np.ndarray:
+    """Read an IDX file of bytes, as it is or packed with the suffix ``.gz``.
 
     Raises:
+        FileNotFoundError: If there is neither.
         ValueError: If the file is damaged.
     """
-    packed = path.with_name(path.name + ".gz")
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.exists() and not packed.exists():
+        raise FileNotFoundError(f"{path} is missing, and so is {packed.name}")
     try:
-        if path.exists():
-            content = path.read_bytes()
-        elif packed.exists():
-            content = gzip.decompress(packed.read_bytes())
-        else:
-            return None
+        content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
         # Two zeros, the type (8: unsigned byte), the number of axes, each axis in four bytes.
-        axes = np.frombuffer(content, ">i4", count=content[3], offset=4)
-        if content[:3] != b"\x00\x00\x08" or len(content) != 4 + 4 * len(axes) + axes.prod():
+        shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+        if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * len(shape) + shape.prod():
             raise ValueError("its header does not fit its length")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(axes)).reshape(axes)
-    except (ValueError, IndexError, EOFError, OSError) as error:
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    except (ValueError, IndexError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}") from None

@@ -145,7 +145,7 @@ def test_loader(
         world_size: Number of processes.
 
     Returns:
-        A loader of ``(images, targets)``: (B, 3, H, W), channels last in memory, and (B,).
+        A loader of ``(images, targets)``: (B, 3, H, W), and (B,).
     """
     share = range(len(image_set))[_share(len(image_set), rank, world_size)]
     batches = BatchSampler(share, batch_size, drop_last=False)
@@ -171,10 +171,9 @@ class _TestBatches(Dataset):
         self.image_set = image_set
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(np.stack([self.image_set.images[i] for i in indices]))
-        pixels = images.permute(0, 3, 1, 2).float().div_(255)  # (B, 3, H, W)
-        mean, std = torch.tensor([self.image_set.mean, self.image_set.std])[..., None, None]
-        return pixels.sub_(mean).div_(std), torch.from_numpy(self.image_set.targets[indices])
+        images = np.stack([self.image_set.images[index] for index in indices])
+        pixels = self.image_set.pixel_format.to_tensor(images)  # (B, 3, H, W)
+        return pixels, torch.from_numpy(self.image_set.targets[indices])
 
 
 def _share(num_items: int, rank: int, world_size: int) -> slice:

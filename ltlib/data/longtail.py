@@ -55,8 +55,8 @@ def long_tailed_counts(
     counts = np.array([int(max_count * share) for share in shares], dtype=np.int64)
     if not counts.all():
         raise ValueError(
-            f"imbalance_factor {imbalance_factor:g} empties class {counts.argmin()}: the largest "
-            f"class has {max_count} images, so at most {max_count} is possible"
+            f"imbalance_factor {imbalance_factor:g} leaves class {counts.argmin()} without an "
+            f"image, as the largest class has only {max_count}; lower it"
         )
     return counts
 
