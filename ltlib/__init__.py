@@ -6,4 +6,9 @@ Embeddings of V views are ``(V*B, D)``, view-major: rows ``0..B-1`` are view 0.
 Accuracy is a fraction in [0, 1]; percent appears only under a heading that says (%).
 """
 
+import os
+
+# Threads that wait by spinning make training five times slower beside any other busy process.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 __version__ = "0.1.0"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
@@ -35,6 +36,7 @@ def render(notebook: Path | str, figures_dir: Path | str = "figures") -> Path:
     exporter = HTMLExporter(
         extra_template_basedirs=[str(TEMPLATES)], template_name="report", embed_images=True
     )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     body, _ = exporter.from_notebook_node(
         content, resources={"page_title": title, "page_style": _style()}
     )

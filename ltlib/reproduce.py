@@ -9,11 +9,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ltlib.config import ExperimentConfig, flatten, override
-from ltlib.recipes import RECIPES, Row, get_recipe, get_table, published_row, smoke
+from ltlib.recipes import Row, get_recipe, get_table, published_row, smoke
 from ltlib.runs import RunError, is_finished, load_runs, open_run, read_config, read_json
 
 SMOKE = "-smoke"
@@ -136,18 +135,29 @@ def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(table: str) -> pd.DataFrame:
-    """List the fields in which a table's recipes differ from the default experiment.
+    """List the settings in which a table's recipes differ from the default experiment.
 
     Returns:
-        One row a field, one column a recipe.
+        One row a setting, one column a recipe, as text; empty where a method lacks the setting.
     """
     base = flatten(ExperimentConfig())
-    columns = {row.recipe: flatten(RECIPES[row.recipe]) for row in get_table(table).rows}
-    settings = pd.DataFrame(columns)
+    columns = {row.recipe: flatten(get_recipe(row.recipe)) for row in get_table(table).rows}
+    names = dict.fromkeys(name for settings in columns.values() for name in settings)
     changed = [
-        name for name in settings.index if any(settings.loc[name] != base.get(name, np.nan))
+        name
+        for name in names
+        if any(name in settings and settings[name] != base.get(name) for settings in columns.values())
     ]
-    return settings.loc[changed]
+    return pd.DataFrame(
+        {recipe: [_text(settings.get(name)) for name in changed] for recipe, settings in columns.items()},
+        index=pd.Index(changed, name="setting"),
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _compared(row: Row, recipe: str, runs: pd.DataFrame | None) -> dict[str, object]:
@@ -169,7 +179,7 @@ def _compared(row: Row, recipe: str, runs: pd.DataFrame | None) -> dict[str, obj
         return line
     last = 100 * finished["all"]
     comparable = all(
-        read_config(folder).model_copy(update={"seed": 0}) == RECIPES[row.recipe]
+        read_config(folder).model_copy(update={"seed": 0}) == get_recipe(row.recipe)
         for folder in finished["run_dir"]
     )
     line |= {
