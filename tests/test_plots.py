@@ -333,7 +333,7 @@ def test_cosines_are_colored_around_the_ideal_with_a_grey_diagonal():
     (image,) = ax.images
     assert image.norm(-0.25) == pytest.approx(0.5)
     assert np.ma.getmaskarray(image.get_array()).tolist() == np.eye(5, dtype=bool).tolist()
-    assert ax.get_title(loc="left") == "simplex: mean |cos − ideal| = 0.000"
+    assert ax.get_title(loc="left") == "simplex\nmean |cos − ideal| = 0.000"
     bar = image.colorbar.ax
     assert bar.get_xlabel() == "cosine between class means"
     assert "−0.25\nideal" in [tick.get_text() for tick in bar.get_xticklabels()]
@@ -358,7 +358,7 @@ def test_neighbouring_matrices_share_norm_and_colorbar():
     first, second = (ax.images[0].norm for ax in axs)
     assert (first.vmin, first.vmax) == (second.vmin, second.vmax)
     assert len(figure.axes) == 3
-    assert axs[0].get_xlabel() == "class, in the order given"
+    assert axs[0].get_xlabel() == "class"
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 1)])
@@ -381,12 +381,19 @@ def test_the_sphere_shows_samples_means_and_the_ideal():
     assert len(ax.artists) + len(ax.patches) == 4
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert len(dashed) == 6
-    assert ax.get_title(loc="left") == (
-        "points: samples, arrows: class means, dashed: ideal simplex"
-    )
+    assert ax.get_title() == "points: samples, arrows: class means, dashed: ideal simplex"
     ax.figure.canvas.draw()
     alone = plots.plot_simplex(data.assign(train_count=1))
-    assert alone.get_title(loc="left") == "points: samples"
+    assert alone.get_title() == "points: samples"
+
+
+def test_a_title_takes_the_place_of_the_note():
+    flat = plots.plot_cosine_matrix(np.eye(3))
+    flat.set_title("BCL")
+    assert [flat.get_title(loc=loc) for loc in ("left", "center")] == ["BCL", ""]
+    sphere = plots.plot_simplex(pd.DataFrame({"class": [0], "x": [1.0], "y": [0.0], "z": [0.0]}))
+    sphere.set_title("ProCo")
+    assert [sphere.get_title(loc=loc) for loc in ("left", "center")] == ["", "ProCo"]
 
 
 # What is missing.

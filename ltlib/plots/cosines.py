@@ -67,13 +67,12 @@ def plot_cosine_matrix(
     ax.set_xticks(ticks, labels, rotation=rotation)
     ax.set_yticks(ticks, labels)
     ax.tick_params(length=0)
-    if counts is None:
-        what = "class, in the order given"
+    what = "class" if counts is None else what  # in the order given, which is no rank
     ax.set(xlabel=what, ylabel=what)
     if counts is not None:
         _mark_splits(ax, np.asarray(counts)[order])
     gap = f"mean |cos − ideal| = {np.nanmean(np.abs(pairs - ideal)):.3f}"
-    note_above(ax, f"{name}: {gap}" if name else gap)
+    note_above(ax, f"{name}\n{gap}" if name else gap)
     if colorbar is not False:
         beside = [ax] if colorbar is True else list(colorbar)
         _draw_colorbar(image, ideal, limit, beside)

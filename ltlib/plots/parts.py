@@ -122,8 +122,8 @@ def _num_seeds(data: pd.DataFrame) -> pd.Series:
 
 
 def note_above(ax: Axes, note: str) -> None:
-    """Write a quiet line over the Axes, where other figures have their legend's title."""
-    ax.set_title(note, loc="left", fontsize=SMALL, fontweight="normal", color=GREY)
+    """Write a quiet line over the Axes, like other figures' legend title; a title replaces it."""
+    ax.set_title(note, fontsize=SMALL, color=GREY)
 
 
 def legend_above(ax: Axes, handles: list[Line2D], note: str) -> None:

@@ -94,6 +94,7 @@ def save_figure(
     saved = SavedFigure(path, alt, caption, width=float(figure.get_size_inches()[0]))
     metadata = {"Title": path.stem, "Description": alt, "Comment": caption}
     metadata |= {"Source": saved.data_path.name, "Software": "ltlib"}
+    figure.draw_without_rendering()  # the layout of Axes of fixed aspect settles in a second pass
     figure.savefig(path, dpi=_DPI, metadata=metadata)
     has_labels = data.index.names != [None] or not is_integer_dtype(data.index)
     data.to_csv(saved.data_path, index=has_labels, lineterminator="\n")

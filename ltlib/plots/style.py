@@ -89,7 +89,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
     "font.size": _TEXT,
     "axes.titlesize": _TEXT,
-    "axes.titleweight": "medium",
+    "axes.titleweight": "normal",
     "axes.titlelocation": "left",
     "axes.labelsize": _TEXT,
     "axes.labelpad": 6,
