@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -203,7 +203,7 @@ def _translate(image: Image.Image, right: float, down: float) -> Image.Image:
     return image.transform(image.size, _AFFINE, matrix, fillcolor=_GREY)
 
 
-def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> _Operation:
+def _enhance(kind: Callable[[Image.Image], Any]) -> _Operation:
     return _Operation(lambda image, m: kind(image).enhance(1 + m), 0, 0.9, is_signed=True)
 
 

@@ -5,7 +5,6 @@ environment variable ``LTLIB_DATA`` names, ``./data``, and that of Debian's data
 """
 
 import os
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -151,10 +150,7 @@ def _cifar_originals(folder: Path, train: bool, name: str) -> datasets.CIFAR10 |
     for place in (folder, folder / name):
         if (place / original.base_folder).is_dir():
             _check_md5(place / original.base_folder, original)
-            with warnings.catch_warnings():
-                # The pickles of 2009 hold an integer where NumPy wants a boolean.
-                warnings.simplefilter("ignore")
-                return original(place, train)
+            return original(place, train)
     return None
 
 

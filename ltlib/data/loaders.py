@@ -5,6 +5,7 @@ step, on any number of devices.
 """
 
 # ruff: noqa: PT028 (test_loader loads the test images; it is no test)
+import multiprocessing
 import os
 import signal
 import sys
@@ -215,6 +216,8 @@ def _start_worker(worker_id: int) -> None:
 
 
 def _obey_main_process() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    main_process = multiprocessing.parent_process()
+    assert main_process is not None, "only workers run this"
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main_process.pid:
         pass
     os._exit(0)
