@@ -165,7 +165,9 @@ def cosine_matrices(
         [_tidy(matrix).assign(method=method) for method, matrix in cosines.items()],
         ignore_index=True,
     )
-    gaps = data.groupby("method", sort=False)["cosine"].agg(lambda x: (x - ideal[0, 1]).abs().mean())
+    gaps = data.groupby("method", sort=False)["cosine"].agg(
+        lambda x: (x - ideal[0, 1]).abs().mean()
+    )
     told = ", ".join(f"{METHOD_NAMES.get(m, m)} {gap:.2f}" for m, gap in gaps.items())
     return plots.save_figure(
         figure,

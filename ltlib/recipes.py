@@ -116,7 +116,7 @@ def _cifar(method: str, dataset: str, imbalance_factor: int) -> ExperimentConfig
 
 
 def smoke(config: ExperimentConfig, epochs: int = 2) -> ExperimentConfig:
-    """Shrink a recipe to seconds: digits at imbalance factor 50 on a ResNet-8, same method.
+    """Shrink a recipe to seconds: digits at imbalance factor 50 on a small ResNet-8, same method.
 
     The milestones keep their share of the epochs; the queue shrinks with the data set.
     """
@@ -127,7 +127,7 @@ def smoke(config: ExperimentConfig, epochs: int = 2) -> ExperimentConfig:
         data=DataConfig(
             dataset="digits", imbalance_factor=50, views=("digits",) * len(config.data.views)
         ),
-        model=config.model.model_copy(update={"backbone": "resnet8"}),
+        model=config.model.model_copy(update={"backbone": "resnet8_stride2"}),
         optim=config.optim.model_copy(
             update={"epochs": epochs, "batch_size": 64, "warmup_epochs": 1, "lr": 0.1}
         ),
@@ -288,7 +288,7 @@ def get_table(name: str) -> Table:
 
 def _look_up(registry: Mapping[str, Entry], name: str, kind: str) -> Entry:
     if name not in registry:
-        near = difflib.get_close_matches(name, registry, n=5, cutoff=0.3) or list(registry)
+        near = difflib.get_close_matches(name, registry, n=6, cutoff=0.3) or list(registry)
         raise ValueError(f"unknown {kind} {name!r}; did you mean one of {', '.join(near)}?")
     return registry[name]
 

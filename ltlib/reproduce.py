@@ -146,10 +146,15 @@ def differences(table: str) -> pd.DataFrame:
     changed = [
         name
         for name in names
-        if any(name in settings and settings[name] != base.get(name) for settings in columns.values())
+        if any(
+            name in settings and settings[name] != base.get(name) for settings in columns.values()
+        )
     ]
     return pd.DataFrame(
-        {recipe: [_text(settings.get(name)) for name in changed] for recipe, settings in columns.items()},
+        {
+            recipe: [_text(settings.get(name)) for name in changed]
+            for recipe, settings in columns.items()
+        },
         index=pd.Index(changed, name="setting"),
     )
 

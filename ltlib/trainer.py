@@ -102,7 +102,9 @@ def train(
     with _responsible_for(run_dir), stop_signals() as stop:
         execution = Execution.choose(device, precision, num_workers)
         train_set, test_set = (
-            load_dataset(config.data, Path(data_root) if data_root else None, part, download=download)
+            load_dataset(
+                config.data, Path(data_root) if data_root else None, part, download=download
+            )
             for part in (True, False)
         )
         counts = train_set.class_counts
@@ -134,11 +136,13 @@ def train(
         start_epoch, start_step, seconds = 0, 0, 0.0
         history: list[dict[str, float]] = []
         records: list[Tensor] = []  # of this epoch's steps: the loss and its terms
+        terms: list[str] = []
         if state := load_checkpoint(run_dir):
             method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
             start_epoch, start_step, seconds = state["epoch"], state["step"], state["seconds"]
-            history, records = state["history"], list(state["records"].to(execution.device))
+            history, terms = state["history"], state["terms"]
+            records = list(state["records"].to(execution.device))
             logger.info("resuming %s at epoch %d step %d", run_dir, start_epoch, start_step)
 
         def save(epoch: int, step: int) -> None:
@@ -152,6 +156,7 @@ def train(
                         "step": step,
                         "seconds": seconds + time.monotonic() - started,
                         "history": history,
+                        "terms": terms,
                         "records": torch.stack(records).cpu() if records else torch.empty(0),
                     },
                 )
@@ -179,6 +184,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 output.loss.backward()
                 optimizer.step()
+                terms = list(output.terms)
                 records.append(torch.stack([output.loss, *output.terms.values()]).detach())
                 _ensure_finite(records, epoch, lag=execution.device.type == "cuda")
 
@@ -195,7 +201,7 @@ def train(
             evaluation = evaluate(method, tests, execution)
             now = time.monotonic()
             row = {"epoch": epoch, "lr": lr, "loss": means[0]}
-            row |= {f"loss/{name}": x for name, x in zip(output.terms, means[1:], strict=True)}
+            row |= {f"loss/{name}": x for name, x in zip(terms, means[1:], strict=True)}
             row |= _accuracies(evaluation, counts) | {"seconds": now - epoch_started}
             history.append(row)
             records, start_step, epoch_started = [], 0, now
@@ -289,7 +295,9 @@ def describe_geometry(
         with execution.autocast():
             features, embeddings = method.embed(execution.place(images))
             predictions = method.classifier(features).argmax(dim=1)
-        parts.append((features.float(), embeddings.float(), labels.to(features.device), predictions))
+        parts.append(
+            (features.float(), embeddings.float(), labels.to(features.device), predictions)
+        )
     features, embeddings, targets, predictions = (
         gather(torch.cat(part)).cpu() for part in zip(*parts, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Weights on disk: a run's own checkpoints, and export as safetensors."""
+"""A run's own checkpoints, and the export of weights as safetensors."""
 
 import logging
 import os

@@ -1,0 +1,190 @@
+import pytest
+import torch
+from conftest import METHOD_NAMES, tiny
+from torch import nn
+
+from ltlib.losses import (
+    balanced_contrastive_loss,
+    logit_adjusted_cross_entropy,
+    parametric_contrastive_loss,
+    supervised_contrastive_loss,
+)
+from ltlib.methods import METHODS, build_method
+
+COUNTS = [40, 20, 10, 5, 3, 2, 2, 1, 1, 1]
+BATCH = 12
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(BATCH, 3, 32, 32, generator=generator) for _ in range(3)]
+    return views, torch.arange(BATCH) % 10
+
+
+def build(method, **changes):
+    torch.manual_seed(0)
+    return build_method(tiny(method, **changes), COUNTS)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_step_returns_finite_loss_logits_and_terms_that_explain_it(name, batch):
+    method = build(name)
+    views, targets = batch
+    output = method(views[: method.num_views], targets)
+    assert output.loss.ndim == 0
+    assert output.loss.isfinite()
+    assert output.logits.shape == (BATCH, 10)
+    weights = {"scl": (2, 0.6), "bcl": (2, 0.6), "proco": (1, 1)}.get(name, (1,))
+    terms = sum(w * term for w, term in zip(weights, output.terms.values(), strict=True))
+    torch.testing.assert_close(output.loss, terms)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_step_gives_every_parameter_a_gradient(name, batch):
+    method = build(name)
+    views, targets = batch
+    method(views[: method.num_views], targets).loss.backward()
+    without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_state_dict_is_all_there_is(name, batch):
+    views, targets = batch
+    first = build(name)
+    views = views[: first.num_views]
+    first.on_epoch_start(0)
+    first(views, targets)
+    torch.manual_seed(99)
+    second = build_method(tiny(name), COUNTS)
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(first(views, targets).loss, second(views, targets).loss)
+    for (key, ours), theirs in zip(
+        first.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, msg=key)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_predict_is_the_classifier_on_the_backbone(name, batch):
+    method = build(name).eval()
+    images = batch[0][0]
+    features, embeddings = method.embed(images)
+    torch.testing.assert_close(method.predict(images), method.classifier(features))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(BATCH))
+
+
+def test_cross_entropy_is_torchs(batch):
+    method = build("ce")
+    views, targets = batch
+    expected = nn.functional.cross_entropy(method.predict(views[0]), targets)
+    torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+def test_logit_adjustment_adds_the_log_prior(batch):
+    method = build("la", method__tau=1.5)
+    views, targets = batch
+    prior = torch.tensor(COUNTS) / sum(COUNTS)
+    expected = nn.functional.cross_entropy(method.predict(views[0]) + 1.5 * prior.log(), targets)
+    torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+@pytest.mark.parametrize("name", ["scl", "bcl"])
+def test_contrast_takes_views_one_and_two_and_the_classifier_view_zero(name, batch):
+    method = build(name)
+    views, targets = batch
+    output = method(views, targets)
+    features, embeddings = method.embed(torch.cat(views))
+    logits, embeddings = method.classifier(features[:BATCH]), embeddings[BATCH:]
+    prior = torch.tensor(COUNTS) / sum(COUNTS)
+    ce = logit_adjusted_cross_entropy(logits, targets, prior)
+    contrast = (
+        supervised_contrastive_loss(embeddings, targets.repeat(2), 0.1)
+        if name == "scl"
+        else balanced_contrastive_loss(embeddings, targets.repeat(2), method.class_vectors(), 0.1)
+    )
+    torch.testing.assert_close(output.terms["ce"], ce)
+    torch.testing.assert_close(output.terms["contrast"], contrast)
+
+
+def test_bcl_switches_reach_the_loss(batch):
+    views, targets = batch
+    switches = [
+        {},
+        {"method__class_averaging": False},
+        {"method__class_complement": False},
+        {"method__anchor_average": "class"},
+    ]
+    losses = [build("bcl", **switch)(views, targets).loss.item() for switch in switches]
+    assert len(set(losses)) == len(losses)
+
+
+def test_proco_counts_each_view_and_starts_anew_each_epoch(batch):
+    method = build("proco")
+    views, targets = batch
+    method.on_epoch_start(0)
+    method(views, targets)
+    assert method.statistics.epoch_count.sum() == 2 * BATCH
+    method.on_epoch_start(1)
+    assert method.statistics.epoch_count.sum() == 0
+    assert method.statistics.count.sum() == 2 * BATCH
+
+
+def test_paco_keys_come_from_the_momentum_encoder_and_enter_the_queue(batch):
+    method = build("paco")
+    views, targets = batch
+    method.eval()  # batch norm by running statistics, so that the step can be repeated
+    weight = method.backbone.conv1.weight
+    average = method.momentum_encoder.encoder[0].conv1.weight.clone()
+    with torch.no_grad():
+        weight += 1
+    keys_before, targets_before = method.queue.keys.clone(), method.queue.targets.clone()
+    output = method(views[:2], targets)
+    expected = 0.999 * average + 0.001 * weight
+    torch.testing.assert_close(method.momentum_encoder.encoder[0].conv1.weight, expected)
+    keys = method.momentum_encoder(views[1])
+    torch.testing.assert_close(method.queue.keys[:BATCH], keys)
+    assert torch.equal(method.queue.targets[:BATCH], targets)
+    features, queries = method.embed(views[0])
+    loss = parametric_contrastive_loss(
+        queries,
+        targets,
+        torch.cat([keys, keys_before]),
+        torch.cat([targets, targets_before]),
+        method.classifier(features),
+        method.prior,
+        alpha=0.01,
+        temperature=0.05,
+    )
+    torch.testing.assert_close(output.loss, loss)
+    assert not any(p.requires_grad for p in method.momentum_encoder.parameters())
+
+
+def test_gpaco_anchors_both_views_and_queues_the_second(batch):
+    method = build("gpaco").eval()
+    views, targets = batch
+    keys, labels = method.queue.keys.clone(), method.queue.targets.clone()
+    output = method(views[:2], targets)
+    features, embeddings = method.embed(torch.cat(views[:2]))
+    loss = parametric_contrastive_loss(
+        embeddings,
+        targets.repeat(2),
+        keys,
+        labels,
+        method.classifier(features),
+        method.prior,
+        alpha=0.01,
+        temperature=0.07,
+    )
+    torch.testing.assert_close(output.loss, loss)
+    torch.testing.assert_close(method.queue.keys[:BATCH], embeddings[BATCH:])
+
+
+def test_wrong_number_of_views_is_one_sentence():
+    with pytest.raises(ValueError, match="bcl takes 3 views, data.views names 1: digits"):
+        build("bcl", data__views=("digits",))
+
+
+def test_every_config_has_its_method():
+    assert set(METHODS) == set(METHOD_NAMES)
