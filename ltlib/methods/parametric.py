@@ -1,0 +1,102 @@
+"""PaCo and GPaCo: learnable class centers, samples and a queue in one softmax."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ltlib.config import (
+    ExperimentConfig,
+    GeneralizedParametricContrastConfig,
+    ParametricContrastConfig,
+)
+from ltlib.distributed import gather
+from ltlib.losses import parametric_contrastive_loss
+from ltlib.memory import FeatureQueue, MomentumEncoder
+from ltlib.methods.base import Method, StepOutput, build_projector
+
+
+class _Parametric(Method):
+    """What PaCo and GPaCo share: parametric class centers, a projector and a queue."""
+
+    num_views = 2
+
+    def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
+        super().__init__(config, class_counts)
+        method = config.method
+        assert isinstance(method, ParametricContrastConfig | GeneralizedParametricContrastConfig)
+        self.loss_options = {
+            "alpha": method.alpha,
+            "beta": method.beta,
+            "gamma": method.gamma,
+            "temperature": method.temperature,
+            "center_temperature": method.center_temperature,
+            "normalize_weights": method.normalize_weights,
+        }
+        self.projector = build_projector(self.feature_dim, method.projector)
+        self.queue = FeatureQueue(
+            method.queue_size,
+            method.projector.embedding_dim,
+            num_classes=self.num_classes,
+            init=method.queue_init,
+        )
+
+
+class ParametricContrast(_Parametric):
+    """PaCo: queries contrast with class centers, momentum keys and a queue of earlier keys."""
+
+    def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
+        super().__init__(config, class_counts)
+        assert isinstance(config.method, ParametricContrastConfig)
+        self.momentum_encoder = MomentumEncoder(self._encoder(), config.method.momentum)
+
+    def _encoder(self) -> nn.Module:
+        assert self.projector is not None
+        return nn.Sequential(self.backbone, self.projector)
+
+    def forward(self, views: list[Tensor], targets: Tensor) -> StepOutput:
+        features, queries = self.embed(views[0])
+        logits, queries = gather(self.classifier(features)), gather(queries)
+        with torch.no_grad():
+            self.momentum_encoder.update(self._encoder())
+            keys = gather(self.momentum_encoder(views[1]))
+        targets = gather(targets)
+        loss = parametric_contrastive_loss(
+            queries,
+            targets,
+            torch.cat([keys, self.queue.keys]),
+            torch.cat([targets, self.queue.targets]),
+            logits,
+            self.prior,
+            **self.loss_options,
+        )
+        self.queue.enqueue(keys, targets)
+        return StepOutput(loss, logits, {"paco": loss})
+
+
+class GeneralizedParametricContrast(_Parametric):
+    """GPaCo: both views are anchors of one encoder; the queue holds the second view's past."""
+
+    def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
+        super().__init__(config, class_counts)
+        assert isinstance(config.method, GeneralizedParametricContrastConfig)
+        self.label_smoothing = config.method.label_smoothing
+
+    def forward(self, views: list[Tensor], targets: Tensor) -> StepOutput:
+        # Faithful: one pass per view, so batch norm sees the views apart.
+        features, embeddings = zip(*map(self.embed, views), strict=True)
+        logits = gather(self.classifier(torch.cat(features)), num_views=2)
+        anchors, targets = gather(torch.cat(embeddings), num_views=2), gather(targets)
+        loss = parametric_contrastive_loss(
+            anchors,
+            targets.repeat(2),
+            self.queue.keys,
+            self.queue.targets,
+            logits,
+            self.prior,
+            label_smoothing=self.label_smoothing,
+            **self.loss_options,
+        )
+        batch = len(targets)
+        self.queue.enqueue(anchors[batch:].detach(), targets)
+        return StepOutput(loss, logits[:batch], {"gpaco": loss})
