@@ -69,7 +69,7 @@ class Execution:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, channels last."""
-        return module.to(self.device, memory_format=torch.channels_last)
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -19,7 +21,7 @@ from ltlib import geometry, plots
 from ltlib.config import DataConfig
 from ltlib.data import load_dataset
 from ltlib.plots import METHOD_NAMES, SavedFigure
-from ltlib.runs import load_arrays, load_history, load_per_class, load_shots
+from ltlib.runs import load_arrays, load_history, load_per_class, load_shots, read_json
 
 MEASURES = {
     "within_class_variability": "NC1 within-class variability",
@@ -59,9 +61,10 @@ def class_counts(
         f"IF {factor:g}: {row['sum']:,} images, {row['max']} to {row['min']} a class"
         for factor, row in totals.iterrows()
     )
-    ax = plots.plot_class_counts(data)
+    figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    plots.plot_class_counts(data, ax)
     return plots.save_figure(
-        ax.figure,
+        figure,
         folder / "class_counts",
         data,
         alt=f"Training images per class on a log scale, falling exponentially. {told}.",
@@ -80,9 +83,10 @@ def per_class_accuracy(
         f"{METHOD_NAMES.get(method, method)} {100 * head:.0f} % and {100 * tail:.0f} %"
         for method, (head, tail) in ends.items()
     )
-    ax = plots.plot_per_class_accuracy(data)
+    figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    plots.plot_per_class_accuracy(data, ax)
     return plots.save_figure(
-        ax.figure,
+        figure,
         folder / "per_class_accuracy",
         data,
         alt=f"Accuracy of each class, most to fewest training images. Largest and smallest fifth "
@@ -103,9 +107,10 @@ def shot_accuracy(
     data = load_shots(runs)
     means = data[data["split"] == "all"].groupby("method", sort=False)["accuracy"].mean()
     told = ", ".join(f"{METHOD_NAMES.get(m, m)} {100 * mean:.1f} %" for m, mean in means.items())
-    ax = plots.plot_shot_accuracy(data, reference)
+    figure, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    plots.plot_shot_accuracy(data, reference, ax)
     return plots.save_figure(
-        ax.figure,
+        figure,
         folder / "shot_accuracy",
         data,
         alt=f"Accuracy by split and method. Over all classes: {told}.",
@@ -155,10 +160,10 @@ def cosine_matrices(
     ideal = np.full((num_classes, num_classes), -1 / (num_classes - 1))
     np.fill_diagonal(ideal, 1)
     panels = {METHOD_NAMES.get(m, m): matrix for m, matrix in cosines.items()} | {"ideal": ideal}
-    figure, axs = _grid(len(panels), width=2.6, height=2.75)
+    figure, axs = _grid(len(panels), width=2.6, height=3.2)
     for position, (ax, (title, matrix)) in enumerate(zip(axs, panels.items(), strict=True)):
         last = position == len(panels) - 1
-        plots.plot_cosine_matrix(matrix, ax=ax, colorbar=list(axs) if last else False)
+        plots.plot_cosine_matrix(matrix, ax=ax, colorbar=axs if last else False)
         ax.set_title(title)
         ax.label_outer()
     data = pd.concat(
@@ -173,10 +178,10 @@ def cosine_matrices(
         figure,
         folder / "cosine_matrices",
         data,
-        alt=f"Cosine between every two class means, one matrix per method and the ideal one. Mean "
+        alt="Cosine between every two class means, a matrix per method and the ideal one. Mean "
         f"distance from the ideal {ideal[0, 1]:.3f}: {told}.",
-        caption=f"Cosines between the centred class means of the test embeddings, classes from most "
-        f"to fewest training images; ideal {ideal[0, 1]:.3f} everywhere. Mean distance from it: "
+        caption="Cosines between the centred class means of the test embeddings, classes from "
+        f"most to fewest training images; ideal {ideal[0, 1]:.3f} everywhere. Mean distance from it: "
         f"{told}. {_facts(shown)}",
         watermark=watermark,
     )
@@ -196,7 +201,7 @@ def spheres(
     """
     shown = _one_per_recipe(runs)
     shown = shown[shown["method"].isin(methods or shown["method"].unique())]
-    figure, axs = _grid(len(shown), width=2.9, height=3.1, subplot_kw={"projection": "3d"})
+    figure, axs = _grid(len(shown), width=2.9, height=3.1, projection="3d")
     frames = []
     for ax, run in zip(axs, shown.itertuples(), strict=True):
         samples, means, ideal = _tetrahedron(load_arrays(run.run_dir / "geometry.npz"))
@@ -236,8 +241,6 @@ def geometry_table(runs: pd.DataFrame) -> Styler:
 
 def provenance_table(runs: pd.DataFrame) -> Styler:
     """Show where each run was made, by what, and how long it took."""
-    from ltlib.runs import read_json
-
     rows = []
     for run in runs.itertuples():
         facts = read_json(run.run_dir / "provenance.json")
@@ -281,7 +284,7 @@ def _facts(runs: pd.DataFrame) -> str:
     epochs = " or ".join(str(number) for number in runs["epochs"].unique())
     seeds = runs.groupby("recipe")["seed"].nunique()
     n = str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    return f"{datasets}, imbalance factor {factors}, n = {n}, last of {epochs} epochs."
+    return f"Data: {datasets}, imbalance factor {factors}, n = {n}, last of {epochs} epochs."
 
 
 def _head_and_tail(data: pd.DataFrame) -> tuple[float, float]:
@@ -333,18 +336,12 @@ def _points(vectors: Tensor, targets: Tensor, counts: np.ndarray) -> pd.DataFram
     return frame.assign(**{"class": targets.numpy(), "train_count": counts[targets.numpy()]})
 
 
-def _grid(number: int, *, width: float, height: float, **options: object):  # type: ignore[no-untyped-def]
-    """Make a figure of that many panels, at most four in a row; unused places are removed."""
+def _grid(
+    number: int, *, width: float, height: float, projection: str | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of that many panels, at most four in a row."""
     columns = min(4, number)
     rows = -(-number // columns)
-    figure, axs = plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns, height * rows),
-        layout="constrained",
-        squeeze=False,
-        **options,
-    )
-    for ax in axs.flat[number:]:
-        ax.remove()
-    return figure, axs.flat[:number]
+    figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
+    places = range(1, number + 1)
+    return figure, [figure.add_subplot(rows, columns, n, projection=projection) for n in places]

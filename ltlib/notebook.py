@@ -24,7 +24,13 @@ PARAMETERS_CELL = "# Parameters"
 
 
 def _from_text(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value
+    """Read a list or dict, which papermill passes as text."""
+    if not (isinstance(value, str) and value.startswith(("[", "{"))):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from None
 
 
 class Settings(BaseModel):
@@ -80,13 +86,15 @@ def setup(namespace: Mapping[str, object], notebook: str, table: str | None = No
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"unknown parameter {name!r}{hint} (parameters: {', '.join(known)})")
     try:
-        settings = Settings(**{name: namespace[name] for name in known if name in namespace})
+        settings = Settings.model_validate(
+            {name: namespace[name] for name in known if name in namespace}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
-        name, given = problem["loc"][0], problem["input"]
-        raise ValueError(f"parameter {name!r}: {problem['msg']}, got {given!r}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"a parameter is neither a list nor a dict in JSON: {error}") from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ValueError(
+            f"parameter {problem['loc'][0]!r}: {message}, got {problem['input']!r}"
+        ) from None
     if table:
         plan(table, preset=settings.preset, overrides=settings.overrides)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)

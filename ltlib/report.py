@@ -9,11 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from ltlib.recipes import TABLES
+from ltlib.reproduce import compare
+from ltlib.runs import load_runs
+
+RESULTS_START, RESULTS_END = "<!-- results -->", "<!-- /results -->"
 TEMPLATES = Path(str(files("ltlib") / "templates"))
 
 
@@ -76,6 +82,46 @@ def write_index(figures_dir: Path | str = "figures") -> Path:
         encoding="utf-8",
     )
     return index
+
+
+def write_results(readme: Path | str, runs_dir: Path | str = "runs") -> None:
+    """Write every table, paper beside ours, between the marks of a Markdown file.
+
+    Raises:
+        ValueError: If the file lacks the marks.
+    """
+    readme = Path(readme)
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition(RESULTS_START)
+    _, end, after = rest.partition(RESULTS_END)
+    if not (start and end):
+        raise ValueError(f"{readme} lacks the lines {RESULTS_START} and {RESULTS_END}")
+    tables = "\n\n".join(_results(name, runs_dir) for name in TABLES)
+    readme.write_text(f"{before}{start}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
+
+
+def _results(table: str, runs_dir: Path | str) -> str:
+    """Return a table of the README: recipe, paper, ours with spread and n, best on test."""
+    runs = load_runs(runs_dir)
+    compared = compare(table, runs)
+    compared = compared[compared["comparable"] != False]  # noqa: E712 (None is not run)
+    lines = [
+        f"**{TABLES[table].title}** ({TABLES[table].protocol})",
+        "",
+        "| recipe | paper (%) | ours (%) | n | best on test (%) |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in compared.to_dict("records"):
+        ours = _number(row["ours (%)"])
+        if row["n"] > 1:
+            ours += f" ± {_number(row['std'])}"
+        cells = (_number(row["paper (%)"]), ours, row["n"] or "", _number(row["best on test (%)"]))
+        lines.append(f"| `{row['recipe']}` | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if pd.isna(value) else f"{value:.1f}"
 
 
 def _read(notebook: Path) -> NotebookNode:

@@ -118,20 +118,29 @@ def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: A key of ``TABLES``.
-        runs: Finished or unfinished runs, from ``reproduce`` or ``load_runs``.
+        runs: Runs from ``reproduce`` or ``load_runs``, finished or not.
 
     Returns:
-        One row per recipe of the table, and per smoke or changed config among the runs: recipe,
-        paper (%) and its source, ours (%) mean, std and n at the last epoch, best on test (%),
-        difference (points), comparable. Cells of what was not run are empty.
+        One row per recipe, and one per smoke or changed config among its runs: recipe, changed
+        (the fields that differ from the recipe), paper (%) with its source and confidence, ours
+        (%) with std and n at the last epoch, best on test (%), difference (points), comparable.
+        Cells of what was not run are empty.
     """
-    groups = {name: rows for name, rows in runs.groupby("recipe") if len(rows)}
     lines = []
     for row in get_table(table).rows:
-        lines.append(_compared(row, row.recipe, groups.get(row.recipe)))
-        if row.recipe + SMOKE in groups:
-            lines[-1] = _compared(row, row.recipe + SMOKE, groups[row.recipe + SMOKE])
-    return pd.DataFrame(lines)
+        ours = runs[runs["recipe"].isin([row.recipe, row.recipe + SMOKE])]
+        by_change = _group_by_change(row.recipe, ours[ours["state"] == "finished"])
+        if not by_change or "" in by_change:
+            lines.append(_published(row) | _measured(by_change.pop("", None)))
+        for change, group in by_change.items():
+            name = {"recipe": group["recipe"].iloc[0], "changed": change}
+            lines.append(name | _measured(group) | {"comparable": False})
+    columns = ["recipe", "changed", "paper (%)", "source", "confidence", "ours (%)", "std", "n"]
+    columns += ["best on test (%)", "difference", "comparable"]
+    compared = pd.DataFrame(lines, columns=columns)
+    reproduced = compared["comparable"] == True  # noqa: E712 (None is neither)
+    compared["difference"] = (compared["ours (%)"] - compared["paper (%)"]).where(reproduced)
+    return compared
 
 
 def differences(table: str) -> pd.DataFrame:
@@ -165,35 +174,37 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _compared(row: Row, recipe: str, runs: pd.DataFrame | None) -> dict[str, object]:
+def _group_by_change(recipe: str, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Group a recipe's runs by the fields that differ from it; the recipe's own are under ""."""
+    wanted = flatten(get_recipe(recipe))
+    changes = []
+    for run in runs.itertuples():
+        config = flatten(read_config(run.run_dir)) | {"seed": wanted["seed"]}
+        if run.recipe != recipe:
+            changes.append("smoke")
+        else:
+            changed = [name for name, value in config.items() if value != wanted.get(name)]
+            changes.append(", ".join(f"{name} = {_text(config[name])}" for name in changed))
+    return dict(iter(runs.groupby(pd.Series(changes, index=runs.index, dtype=str), sort=False)))
+
+
+def _published(row: Row) -> dict[str, object]:
     published = published_row(row)
-    line: dict[str, object] = {
-        "recipe": recipe,
-        "paper (%)": None if published is None else published["value"],
-        "source": None if published is None else published["source"],
-        "confidence": None if published is None else published["confidence"],
-        "ours (%)": None,
-        "std": None,
-        "n": 0,
-        "best on test (%)": None,
-        "difference": None,
-        "comparable": None,
-    }
-    finished = runs[runs["state"] == "finished"] if runs is not None else []
-    if not len(finished):
-        return line
-    last = 100 * finished["all"]
-    comparable = all(
-        read_config(folder).model_copy(update={"seed": 0}) == get_recipe(row.recipe)
-        for folder in finished["run_dir"]
-    )
-    line |= {
-        "ours (%)": last.mean(),
-        "std": last.std(ddof=1) if len(last) > 1 else None,
-        "n": len(last),
-        "best on test (%)": 100 * finished["best_all"].mean(),
-        "comparable": comparable,
-    }
-    if comparable and published is not None:
-        line["difference"] = last.mean() - published["value"]
+    line: dict[str, object] = {"recipe": row.recipe, "changed": ""}
+    if published is not None:
+        line |= {"paper (%)": published["value"]}
+        line |= {name: published[name] for name in ("source", "confidence")}
     return line
+
+
+def _measured(runs: pd.DataFrame | None) -> dict[str, object]:
+    if runs is None:
+        return {"n": 0}
+    last = 100 * runs["all"]
+    return {
+        "ours (%)": last.mean(),
+        "std": last.std(ddof=1),  # NaN, an empty cell, for a single run
+        "n": len(last),
+        "best on test (%)": 100 * runs["best_all"].mean(),
+        "comparable": True,
+    }

@@ -23,9 +23,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from ltlib import geometry
-from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
-from ltlib.config import ExperimentConfig, OptimConfig
-from ltlib.data import ImageSet, load_dataset, test_loader, train_loader
+from ltlib.checkpoints import (
+    Release,
+    export_weights,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from ltlib.config import DataConfig, ExperimentConfig, OptimConfig
+from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
 from ltlib.distributed import any_rank, gather, is_main, process_group, rank, world_size
 from ltlib.execution import Execution, Precision, describe
 from ltlib.methods import Method, build_method
@@ -118,6 +124,7 @@ def train(
             rank=rank(),
             world_size=world_size(),
         )
+        batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
         tests = test_loader(test_set, rank=rank(), world_size=world_size())
 
         torch.manual_seed(config.seed)
@@ -170,10 +177,9 @@ def train(
             if start_step == 0:
                 torch.manual_seed(derive_seed(config.seed, epoch))
                 method.on_epoch_start(epoch)
-            loader.batch_sampler.set_epoch(epoch, start_step)
-            steps = len(loader.batch_sampler)
+            batches.set_epoch(epoch, start_step)
             step_module.train()
-            for step, (views, targets) in _progress(loader, epoch, start_step, steps):
+            for step, (views, targets) in _progress(loader, epoch, start_step, len(batches)):
                 # Whatever a step draws is a function of its number: resuming repeats it exactly.
                 torch.manual_seed(derive_seed(config.seed, epoch, step))
                 with execution.autocast():
@@ -258,11 +264,13 @@ def learning_rate(optim: OptimConfig, epoch: int) -> float:
 
 
 @torch.inference_mode()
-def evaluate(method: Method, loader: DataLoader, execution: Execution | None = None) -> Evaluation:
+def evaluate(
+    method: Method | Release, loader: DataLoader, execution: Execution | None = None
+) -> Evaluation:
     """Answer every test image once, however many processes share them.
 
     Args:
-        method: The trained method; left in evaluation mode.
+        method: The trained method or released network; left in evaluation mode.
         loader: This process's share, from ``data.test_loader``.
         execution: Device and precision; by default float32 where the method is.
     """
@@ -276,6 +284,41 @@ def evaluate(method: Method, loader: DataLoader, execution: Execution | None = N
     return Evaluation(
         gather(torch.cat(targets)).cpu().numpy(), gather(torch.cat(logits)).cpu().numpy()
     )
+
+
+def evaluate_release(
+    release: Release,
+    config: DataConfig,
+    *,
+    data_root: Path | str | None = None,
+    device: str | None = None,
+) -> dict[str, float]:
+    """Measure a released network on the test images of a data set, in float32.
+
+    Args:
+        release: From ``checkpoints.load_release``; moved to the device.
+        config: The data set, and how long the tail of its training images is.
+        data_root: The only folder searched for the data set, if given.
+        device: See ``Execution.choose``.
+
+    Returns:
+        Accuracies as fractions: "all", and "many", "medium" and "few" by training images.
+
+    Raises:
+        ValueError: If the network answers another number of classes than the data set has.
+        FileNotFoundError: If the data set is not there.
+    """
+    root = Path(data_root) if data_root else None
+    train_set, test_set = (load_dataset(config, root, part) for part in (True, False))
+    counts, num_classes = train_set.class_counts, release.info["num_classes"]
+    if len(counts) != num_classes:
+        raise ValueError(
+            f"{release.info['source']} answers {num_classes} classes, "
+            f"{config.dataset} has {len(counts)}"
+        )
+    execution = Execution.choose(device, "fp32")
+    execution.prepare(release)
+    return _accuracies(evaluate(release, test_loader(test_set), execution), counts)
 
 
 @torch.inference_mode()
@@ -332,7 +375,7 @@ def describe_geometry(
     }
     return (
         {name: tensor.numpy() for name, tensor in arrays.items()}
-        | {name: np.float64(value) for name, value in measures.items()}
+        | {name: np.asarray(value) for name, value in measures.items()}
         | {"class_counts": class_counts}
     )
 
