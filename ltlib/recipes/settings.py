@@ -1,18 +1,13 @@
-"""Published settings, table rows, and the published numbers with their source.
+"""Published settings: a recipe is a complete ``ExperimentConfig``.
 
-A recipe is a complete ``ExperimentConfig``. Hyper-parameters come from the official repositories
-(FlamieZhu/Balanced-Contrastive-Learning f72d070, LeapLabTHU/ProCo af9e78e,
-dvlab-research/Parametric-Contrastive-Learning fe56535); where those are silent, the comment says
-who filled the gap.
+Hyper-parameters come from the official repositories (FlamieZhu/Balanced-Contrastive-Learning
+f72d070, LeapLabTHU/ProCo af9e78e, dvlab-research/Parametric-Contrastive-Learning fe56535); where
+those are silent, the comment says who filled the gap.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TypeVar
-
-import pandas as pd
 
 from ltlib.config import (
     BalancedContrastConfig,
@@ -155,144 +150,18 @@ RECIPES |= {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: a recipe, and where its published number stands in the data file."""
-
-    recipe: str
-    published: Mapping[str, object] = field(default_factory=dict)
-    """Column values that single out the row of ``published_results()``; empty: not published."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that one notebook reproduces."""
-
-    title: str
-    paper: str
-    """arXiv id."""
-    protocol: str
-    rows: tuple[Row, ...]
-
-
-def _cifar_rows(method: str, paper: str, table: str, name: str, epochs: int) -> tuple[Row, ...]:
-    suffix = "-400ep" if method == "proco" and epochs == 400 else ""
-    return tuple(
-        Row(
-            f"{method}-{dataset}-if{factor}{suffix}",
-            {
-                "paper": paper,
-                "table": table,
-                "dataset": title,
-                "imbalance_factor": factor,
-                "method": name,
-                "epochs": epochs,
-                "split": "all",
-            },
-        )
-        for dataset, title in (("cifar100", "CIFAR-100-LT"), ("cifar10", "CIFAR-10-LT"))
-        for factor in (100, 50, 10)
-    )
-
-
-_RERUN = ("third-party rerun", "DBM controlled rerun (CIFAR)")
-_BASELINES = _cifar_rows("ce", *_RERUN, "CE", 200) + _cifar_rows(
-    "la", *_RERUN, "Balanced Softmax", 200
-)
-
-TABLES: dict[str, Table] = {
-    "start_here": Table(
-        title="Seven losses on a long tail of digits",
-        paper="",
-        protocol="digits, imbalance factor 50, ResNet-8, last epoch",
-        rows=tuple(Row(f"{method}-digits-if50") for method in CIFAR_METHODS),
-    ),
-    "bcl_cifar_lt": Table(
-        title="Balanced Contrastive Learning on CIFAR-LT",
-        paper="2207.09052",
-        protocol="ResNet-32, 200 epochs, top-1 accuracy on the balanced test set",
-        rows=_BASELINES
-        + _cifar_rows("bcl", "BCL", "BCL CIFAR-LT table (as quoted by third parties)", "BCL", 200),
-    ),
-    "proco_cifar_lt": Table(
-        title="Probabilistic Contrastive Learning on CIFAR-LT",
-        paper="2403.06726",
-        protocol="ResNet-32, 200 or 400 epochs, top-1 accuracy on the balanced test set; "
-        "the paper reports the best epoch on the test set of one run",
-        rows=_cifar_rows("proco", "ProCo", "README supervised", "ProCo", 200)
-        + _cifar_rows("proco", "ProCo", "README supervised", "ProCo", 400)[:1],
-    ),
-    "paco_cifar_lt": Table(
-        title="Parametric Contrastive Learning on CIFAR-100-LT",
-        paper="2107.12028",
-        protocol="ResNet-32, 400 epochs, top-1 accuracy on the balanced test set",
-        rows=_cifar_rows("paco", "PaCo", "CIFAR-100-LT table (as quoted)", "PaCo", 400)[:3],
-    ),
-}
-
-
-def published_results() -> pd.DataFrame:
-    """Read the published numbers.
-
-    Returns:
-        One row per number: paper, table, dataset, imbalance_factor, backbone, method, epochs,
-        views_or_aug, split, value (as printed, mostly accuracy in percent), source, and
-        confidence ("authors": their own files; "quoted": somebody else's text).
-    """
-    return _read_csv("results.csv")
-
-
-def published_row(row: Row) -> pd.Series | None:
-    """Find the published number of a table row, or None if nobody published one.
-
-    Raises:
-        ValueError: If the row's key does not single out one number.
-    """
-    if not row.published:
-        return None
-    results = published_results()
-    for column, value in row.published.items():
-        results = results[results[column] == value]
-    if len(results) != 1:
-        raise ValueError(f"{len(results)} published numbers match {row.recipe}, want exactly one")
-    return results.iloc[0]
-
-
-def reference_curves() -> pd.DataFrame:
-    """Read the authors' own ProCo training curves (LeapLabTHU/ProCo, TensorBoard logs).
-
-    Returns:
-        Columns recipe, epoch (0-based), all (test accuracy, fraction), loss/ce, loss/contrast,
-        train_top1 (fraction, of classifier plus contrast logits on augmented images).
-    """
-    return _read_csv("proco_curves.csv")
-
-
 def get_recipe(name: str) -> ExperimentConfig:
     """Look a recipe up.
 
     Raises:
         ValueError: If there is none of that name; nearby names are listed.
     """
-    return _look_up(RECIPES, name, "recipe")
+    return look_up(RECIPES, name, "recipe")
 
 
-def get_table(name: str) -> Table:
-    """Look a table up.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    return _look_up(TABLES, name, "table")
-
-
-def _look_up(registry: Mapping[str, Entry], name: str, kind: str) -> Entry:
+def look_up(registry: Mapping[str, Entry], name: str, kind: str) -> Entry:
+    """Return a registry's entry, or name those nearby in a ValueError."""
     if name not in registry:
         near = difflib.get_close_matches(name, registry, n=6, cutoff=0.3) or list(registry)
         raise ValueError(f"unknown {kind} {name!r}; did you mean one of {', '.join(near)}?")
     return registry[name]
-
-
-def _read_csv(name: str) -> pd.DataFrame:
-    with (files("ltlib") / "published" / name).open() as file:
-        return pd.read_csv(file)
