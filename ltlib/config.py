@@ -30,7 +30,7 @@ class DataConfig(_Config):
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     """Draws which images of a class are kept; 0 gives the authors' images."""
     views: tuple[str, ...] = ("cifar_autoaugment",)
-    """Augmentation of each view, by its name in ``views.VIEWS``; one entry per view of the method."""
+    """Augmentation of each view the method takes, by its name in ``views.VIEWS``."""
 
 
 class ModelConfig(_Config):
@@ -83,6 +83,64 @@ class LogitAdjustmentConfig(_Config):
     tau: NonNegative = 1.0
 
 
+class FocalConfig(_Config):
+    """Focal loss (Lin et al. 2017, arXiv:1708.02002)."""
+
+    name: Literal["focal"] = "focal"
+    focusing: NonNegative = 1.0
+    """Gamma; 1 in the long-tailed literature since Cao et al., 2 in Lin et al.'s detectors."""
+
+
+class _ReweightedConfig(_Config):
+    beta: float = Field(default=0.9999, ge=0, lt=1)
+    """Of the class-balanced weights (1 - beta) / (1 - beta^n); 0 weighs all classes alike."""
+
+
+class ClassBalancedConfig(_ReweightedConfig):
+    """Cross entropy with class-balanced weights (Cui et al. 2019, arXiv:1901.05555)."""
+
+    name: Literal["cb"] = "cb"
+    reweight_from: float = Field(default=0.0, ge=0, le=1)
+    """Share of the epochs from which the weights act; 1 is never."""
+
+
+class DeferredReweightingConfig(_ReweightedConfig):
+    """CE-DRW: class-balanced weights late in training (Cao et al. 2019, arXiv:1906.07413)."""
+
+    name: Literal["ce_drw"] = "ce_drw"
+    reweight_from: float = Field(default=0.8, ge=0, le=1)
+    """Share of the epochs from which the weights act; epoch 160 of 200."""
+
+
+class _MarginConfig(_ReweightedConfig):
+    max_margin: NonNegative = 0.5
+    """Margin of the smallest class, a difference of cosines."""
+
+
+class LabelAwareMarginConfig(_MarginConfig):
+    """LDAM (Cao et al. 2019, arXiv:1906.07413); wants the cosine classifier."""
+
+    name: Literal["ldam"] = "ldam"
+    reweight_from: float = Field(default=1.0, ge=0, le=1)
+    """Share of the epochs from which class-balanced weights act; 1 is never."""
+
+
+class DeferredLabelAwareMarginConfig(_MarginConfig):
+    """LDAM-DRW: LDAM with class-balanced weights late in training."""
+
+    name: Literal["ldam_drw"] = "ldam_drw"
+    reweight_from: float = Field(default=0.8, ge=0, le=1)
+    """Share of the epochs from which class-balanced weights act; epoch 160 of 200."""
+
+
+class MixupConfig(_Config):
+    """Cross entropy on mixed images (Zhang et al. 2018, arXiv:1710.09412)."""
+
+    name: Literal["mixup"] = "mixup"
+    alpha: Positive = 1.0
+    """Shares are drawn from Beta(alpha, alpha); 1 is uniform."""
+
+
 class _ContrastConfig(_Config):
     projector: ProjectorConfig = ProjectorConfig()
     temperature: Positive = 0.1
@@ -94,6 +152,14 @@ class SupervisedContrastConfig(_ContrastConfig):
     """Logit adjustment + supervised contrast (Khosla et al. 2020, arXiv:2004.11362)."""
 
     name: Literal["scl"] = "scl"
+
+
+class KPositiveContrastConfig(_ContrastConfig):
+    """Logit adjustment + k-positive contrast, KCL (Kang et al. 2021, OpenReview OqtLIabPTit)."""
+
+    name: Literal["kcl"] = "kcl"
+    num_positives: int = Field(default=6, ge=0)
+    """Positives drawn for each anchor, besides the other view of its own image."""
 
 
 class BalancedContrastConfig(_ContrastConfig):
@@ -127,7 +193,7 @@ class _ParametricConfig(_Config):
     temperature: Positive = 0.2
     center_temperature: Positive = 1.0
     normalize_weights: bool = True
-    """Divide by beta + alpha * number of positives (authors' code) or keep the plain sum (paper)."""
+    """Divide by beta + alpha * positives (authors' code) or keep the plain sum (paper)."""
     queue_size: int = Field(default=8192, ge=0)
     queue_init: Literal["authors", "unit"] = "authors"
     """Random keys normalised along the queue (authors' code) or each to unit length."""
@@ -153,7 +219,14 @@ class GeneralizedParametricContrastConfig(_ParametricConfig):
 MethodConfig = Annotated[
     CrossEntropyConfig
     | LogitAdjustmentConfig
+    | FocalConfig
+    | ClassBalancedConfig
+    | DeferredReweightingConfig
+    | LabelAwareMarginConfig
+    | DeferredLabelAwareMarginConfig
+    | MixupConfig
     | SupervisedContrastConfig
+    | KPositiveContrastConfig
     | BalancedContrastConfig
     | ProbabilisticContrastConfig
     | ParametricContrastConfig
@@ -182,6 +255,14 @@ class ExperimentConfig(_Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _margins_are_of_cosines(self) -> Self:
+        if isinstance(self.method, _MarginConfig) and self.model.classifier != "cosine":
+            raise ValueError(
+                f"{self.method.name} needs model.classifier cosine, got {self.model.classifier!r}"
+            )
+        return self
+
 
 def override(config: ExperimentConfig, changes: Mapping[str, object]) -> ExperimentConfig:
     """Return a copy of ``config`` with some fields changed.
@@ -198,7 +279,7 @@ def override(config: ExperimentConfig, changes: Mapping[str, object]) -> Experim
     tree = config.model_dump()
     for path, value in changes.items():
         *parents, leaf = path.split(".")
-        node = tree
+        node: object = tree
         for name in parents:
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or leaf not in node:

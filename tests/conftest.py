@@ -13,6 +13,7 @@ mpl.use("Agg")
 torch.set_num_threads(1)
 
 METHOD_NAMES = ("ce", "la", "scl", "bcl", "proco", "paco", "gpaco")
+BASELINE_NAMES = ("focal", "cb", "ce_drw", "ldam", "ldam_drw", "mixup", "kcl")
 
 
 def tiny(method: str, **changes: object) -> ExperimentConfig:

@@ -1,18 +1,26 @@
 import pytest
 import torch
-from conftest import METHOD_NAMES, tiny
+from conftest import BASELINE_NAMES, METHOD_NAMES, tiny
 from torch import nn
 
 from ltlib.losses import (
     balanced_contrastive_loss,
+    class_balanced_weights,
+    draw_positives,
+    focal_loss,
+    k_positive_contrastive_loss,
+    ldam_loss,
+    ldam_margins,
     logit_adjusted_cross_entropy,
     parametric_contrastive_loss,
     supervised_contrastive_loss,
+    weighted_cross_entropy,
 )
 from ltlib.methods import METHODS, build_method
 
 COUNTS = [40, 20, 10, 5, 3, 2, 2, 1, 1, 1]
 BATCH = 12
+ALL_NAMES = METHOD_NAMES + BASELINE_NAMES
 
 
 @pytest.fixture
@@ -27,7 +35,7 @@ def build(method, **changes):
     return build_method(tiny(method, **changes), COUNTS)
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_step_returns_finite_loss_logits_and_terms_that_explain_it(name, batch):
     method = build(name)
     views, targets = batch
@@ -35,12 +43,13 @@ def test_step_returns_finite_loss_logits_and_terms_that_explain_it(name, batch):
     assert output.loss.ndim == 0
     assert output.loss.isfinite()
     assert output.logits.shape == (BATCH, 10)
-    weights = {"scl": (2, 0.6), "bcl": (2, 0.6), "proco": (1, 1)}.get(name, (1,))
+    two = {"scl": (2, 0.6), "kcl": (2, 0.6), "bcl": (2, 0.6), "proco": (1, 1)}
+    weights = two.get(name, (1,))
     terms = sum(w * term for w, term in zip(weights, output.terms.values(), strict=True))
     torch.testing.assert_close(output.loss, terms)
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_step_gives_every_parameter_a_gradient(name, batch):
     method = build(name)
     views, targets = batch
@@ -49,7 +58,7 @@ def test_step_gives_every_parameter_a_gradient(name, batch):
     assert not without
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_state_dict_is_all_there_is(name, batch):
     views, targets = batch
     first = build(name)
@@ -59,14 +68,18 @@ def test_state_dict_is_all_there_is(name, batch):
     torch.manual_seed(99)
     second = build_method(tiny(name), COUNTS)
     second.load_state_dict(first.state_dict())
-    torch.testing.assert_close(first(views, targets).loss, second(views, targets).loss)
+    losses = []
+    for method in (first, second):
+        torch.manual_seed(5)  # as the trainer does before each step
+        losses.append(method(views, targets).loss)
+    torch.testing.assert_close(*losses)
     for (key, ours), theirs in zip(
         first.state_dict().items(), second.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(ours, theirs, msg=key)
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_predict_is_the_classifier_on_the_backbone(name, batch):
     method = build(name).eval()
     images = batch[0][0]
@@ -88,6 +101,78 @@ def test_logit_adjustment_adds_the_log_prior(batch):
     prior = torch.tensor(COUNTS) / sum(COUNTS)
     expected = nn.functional.cross_entropy(method.predict(views[0]) + 1.5 * prior.log(), targets)
     torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+def test_focal_takes_its_focusing_from_the_config(batch):
+    method = build("focal", method__focusing=2.0)
+    views, targets = batch
+    expected = focal_loss(method.predict(views[0]), targets, 2.0)
+    torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+def test_class_balanced_weights_act_from_the_first_step(batch):
+    method = build("cb", method__beta=0.99)
+    views, targets = batch
+    weights = class_balanced_weights(COUNTS, 0.99)
+    expected = weighted_cross_entropy(method.predict(views[0]), targets, weights)
+    torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "first"), [("ce_drw", 200, 160), ("ldam_drw", 10, 8), ("ldam_drw", 2, 2)]
+)
+def test_deferred_weights_switch_at_their_share_of_the_epochs(name, epochs, first):
+    method = build(name, optim__epochs=epochs, method__beta=0.9)
+    for epoch in range(epochs):
+        method.on_epoch_start(epoch)
+        equal = torch.equal(method.weights, torch.ones(10))
+        assert equal == (epoch < first), epoch
+    if first < epochs:
+        torch.testing.assert_close(method.weights, class_balanced_weights(COUNTS, 0.9).float())
+
+
+def test_ldam_never_reweights(batch):
+    method = build("ldam")
+    method.on_epoch_start(1)
+    views, targets = batch
+    cosines = method.predict(views[0]) / 30
+    expected = ldam_loss(cosines, targets, ldam_margins(COUNTS, 0.5), 30.0)
+    torch.testing.assert_close(method(views[:1], targets).loss, expected)
+
+
+def test_ldam_without_cosines_is_refused():
+    with pytest.raises(ValueError, match="ldam needs model.classifier cosine, got 'linear'"):
+        build("ldam", model__classifier="linear")
+
+
+def test_mixup_trains_on_the_mix_of_its_batch(batch):
+    method = build("mixup")
+    views, targets = batch
+    torch.manual_seed(3)
+    loss = method(views[:1], targets).loss
+    torch.manual_seed(3)
+    share = torch.distributions.Beta(1.0, 1.0).sample()
+    partners = torch.randperm(BATCH)
+    logits = method.predict(share * views[0] + (1 - share) * views[0][partners])
+    soft = share * nn.functional.one_hot(targets, 10)
+    soft = soft + (1 - share) * nn.functional.one_hot(targets[partners], 10)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, soft))
+
+
+def test_kcl_draws_the_same_positives_from_the_same_seed(batch):
+    method = build("kcl", method__num_positives=1)
+    views, targets = batch
+    targets = targets % 3
+    losses = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        losses.append(method(views, targets).terms["contrast"])
+    assert losses[0] == losses[1] != losses[2]
+    torch.manual_seed(3)
+    positives = draw_positives(targets.repeat(2), 1)
+    _, embeddings = method.embed(torch.cat(views))
+    expected = k_positive_contrastive_loss(embeddings[BATCH:], positives, 0.1)
+    torch.testing.assert_close(losses[0], expected)
 
 
 @pytest.mark.parametrize("name", ["scl", "bcl"])
@@ -187,4 +272,4 @@ def test_wrong_number_of_views_is_one_sentence():
 
 
 def test_every_config_has_its_method():
-    assert set(METHODS) == set(METHOD_NAMES)
+    assert set(METHODS) == set(ALL_NAMES)

@@ -124,6 +124,28 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(
     assert_same_run(run_dir, finished[method])
 
 
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("kcl", {}), ("mixup", {}), ("ldam_drw", {"method__reweight_from": 0.5})],
+)
+def test_what_draws_or_switches_resumes_as_well(method, changes, tmp_path, monkeypatch):
+    config = tiny(method, **changes)
+    whole, stopped = start(config, tmp_path / "whole"), start(config, tmp_path / "stopped")
+    train(config, whole)
+    taken = []
+
+    def any_rank(flag, device):
+        taken.append(flag)
+        return len(taken) == 9  # in the second epoch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "any_rank", any_rank)
+        with pytest.raises(Stopped):
+            train(config, stopped)
+    train(config, stopped)
+    assert_same_run(stopped, whole)
+
+
 @pytest.mark.slow
 def test_killed_run_equals_the_uninterrupted_one(tmp_path):
     config = override(tiny("proco"), {"optim.epochs": 4})

@@ -1,4 +1,4 @@
-"""Losses of embeddings: supervised, balanced and probabilistic contrast."""
+"""Losses of embeddings: supervised, k-positive, balanced and probabilistic contrast."""
 
 from typing import Literal
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ltlib import vmf
 from ltlib.losses.parts import (
+    check_positive,
     check_shape,
     check_targets,
-    check_temperature,
     in_full_precision,
     masked,
     pair_masks,
@@ -35,6 +35,72 @@ def supervised_contrastive_loss(embeddings: Tensor, targets: Tensor, temperature
         ValueError: If a shape disagrees or temperature <= 0.
     """
     return _class_contrast(embeddings, targets, None, temperature)
+
+
+@in_full_precision
+def k_positive_contrastive_loss(
+    embeddings: Tensor, positives: Tensor, temperature: float
+) -> Tensor:
+    """Contrast each view with all others; only drawn ones of its class are positives.
+
+    KCL, Kang et al. 2021 (ICLR, OpenReview OqtLIabPTit): as ``supervised_contrastive_loss``, but
+    the mean is over the other view of the same image and k further samples of its class, so that
+    a sample of the head does not have more positives than one of the tail.
+
+    Args:
+        embeddings: Unit vectors of all views, (V*B, D), view-major.
+        positives: Positives (columns) of each anchor (row), (V*B, V*B), bool, from
+            ``draw_positives``.
+        temperature: Divides cosines; > 0.
+
+    Returns:
+        Mean over the V*B anchors, scalar, in nats. An anchor without positives adds zero.
+
+    Raises:
+        ValueError: If a shape disagrees or temperature <= 0.
+    """
+    check_positive("temperature", temperature)
+    check_shape("embeddings", embeddings, None, None)
+    check_shape("positives", positives, len(embeddings), len(embeddings))
+    logits = embeddings @ embeddings.T / temperature  # (V*B, V*B)
+    itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    log_denominator = masked(logits, itself).logsumexp(1)
+    return _mean_over_positives(logits, positives, log_denominator).mean()
+
+
+def draw_positives(
+    targets: Tensor,
+    num_positives: int,
+    num_views: int = 2,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw the positives of ``k_positive_contrastive_loss``, without replacement.
+
+    Args:
+        targets: Class of each row, (V*B,), int64, view-major.
+        num_positives: k, drawn for each anchor from the other images of its class; all of them
+            where there are fewer.
+        num_views: V; the other views of an anchor's own image are positives always.
+        generator: Of the targets' device; the global one by default.
+
+    Returns:
+        Positives (columns) of each anchor (row), (V*B, V*B), bool.
+
+    Raises:
+        ValueError: If num_positives < 0 or the rows are not V views.
+    """
+    rows = len(targets)
+    if num_positives < 0:
+        raise ValueError(f"num_positives must be >= 0, got {num_positives}")
+    if not rows or rows % num_views:
+        raise ValueError(f"targets must have a row for each of {num_views} views, got {rows}")
+    image = torch.arange(rows, device=targets.device) % (rows // num_views)
+    _, _, own = pair_masks(image, image)
+    _, _, candidates = pair_masks(targets, targets)
+    lots = torch.rand(rows, rows, generator=generator, device=targets.device)
+    lots = lots.masked_fill(~candidates, -1).masked_fill(own, 2)
+    drawn = lots.topk(min(num_views - 1 + num_positives, rows), dim=1)
+    return torch.zeros_like(own).scatter(1, drawn.indices, drawn.values >= 0)
 
 
 @in_full_precision
@@ -96,7 +162,7 @@ def _class_contrast(
     average_by_class: bool = False,
 ) -> Tensor:
     """Contrast every row with all other rows and, if given, one prototype per class."""
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     check_shape("embeddings", embeddings, None, None)
     check_targets(targets, len(embeddings), None if prototypes is None else len(prototypes))
     columns, column_targets = embeddings, targets
@@ -114,15 +180,20 @@ def _class_contrast(
         terms = same.sum(0, dtype=logits.dtype) + (prototypes is not None)
         others = logits - torch.where(same, (terms - 1).clamp_min(1).log(), terms.log())
     log_denominator = masked(others, itself).logsumexp(1)
-    num_positives = positive.sum(1, dtype=logits.dtype)
-    mean_positive = (logits * positive).sum(1) / num_positives.clamp_min(1)
-    # Differs: the authors divide 0 by 0 for an anchor without positives; here it adds zero, as in
-    # the reference code of supervised contrast.
-    losses = torch.where(num_positives > 0, log_denominator - mean_positive, 0)
+    losses = _mean_over_positives(logits, positive, log_denominator)
     if not average_by_class:
         return losses.mean()
     share = 1 / same[:, : len(targets)].sum(1, dtype=logits.dtype)
     return (losses * share).sum() / share.sum()
+
+
+def _mean_over_positives(logits: Tensor, positive: Tensor, log_denominator: Tensor) -> Tensor:
+    """Average -log(exp(s_ip) / D_i) over the positives p of each anchor i, (V*B,)."""
+    num_positives = positive.sum(1, dtype=logits.dtype)
+    mean_positive = (logits * positive).sum(1) / num_positives.clamp_min(1)
+    # Differs: the authors divide 0 by 0 for an anchor without positives; here it adds zero, as in
+    # the reference code of supervised contrast.
+    return torch.where(num_positives > 0, log_denominator - mean_positive, 0)
 
 
 @in_full_precision
@@ -147,7 +218,7 @@ def probabilistic_contrastive_logits(
     Raises:
         ValueError: If a shape disagrees or temperature <= 0.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     check_shape("embeddings", embeddings, None, None)
     check_shape("mean_direction", mean_direction, None, embeddings.shape[1])
     check_shape("concentration", concentration, len(mean_direction))

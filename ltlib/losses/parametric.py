@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ltlib.losses.parts import (
+    check_positive,
     check_shape,
     check_targets,
-    check_temperature,
     in_full_precision,
     masked,
     pair_masks,
@@ -61,8 +61,8 @@ def parametric_contrastive_loss(
     Raises:
         ValueError: If a shape disagrees or a temperature <= 0.
     """
-    check_temperature(temperature)
-    check_temperature(center_temperature, "center_temperature")
+    check_positive("temperature", temperature)
+    check_positive("center_temperature", center_temperature)
     check_shape("anchors", anchors, None, None)
     check_shape("contrast", contrast, None, anchors.shape[1])
     check_shape("contrast_targets", contrast_targets, len(contrast))

@@ -62,6 +62,6 @@ def check_targets(targets: Tensor, num_rows: int, num_classes: int | None = None
             raise ValueError(f"targets must be in [0, {num_classes}), got {low} to {high}")
 
 
-def check_temperature(temperature: float, name: str = "temperature") -> None:
-    if not temperature > 0:
-        raise ValueError(f"{name} must be > 0, got {temperature}")
+def check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be > 0, got {value}")

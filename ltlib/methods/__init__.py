@@ -1,4 +1,4 @@
-"""CE, LA, SCL, BCL, ProCo, PaCo and GPaCo: model + memory + losses = one training step.
+"""CE, LA, SCL, BCL, ProCo, PaCo, GPaCo and baselines: model + memory + losses = one step.
 
 A method is an ``nn.Module`` whose ``forward(views, targets)`` returns the loss of one step. The
 loss is always that of the global batch: outputs are gathered over processes first. Everything a
@@ -11,8 +11,20 @@ from torch import Tensor
 
 from ltlib.config import ExperimentConfig
 from ltlib.methods.base import Method, StepOutput
-from ltlib.methods.classification import CrossEntropy, LogitAdjustment
-from ltlib.methods.contrast import BalancedContrast, ProbabilisticContrast, SupervisedContrast
+from ltlib.methods.classification import (
+    CrossEntropy,
+    Focal,
+    LabelAwareMargin,
+    LogitAdjustment,
+    Mixup,
+    ReweightedCrossEntropy,
+)
+from ltlib.methods.contrast import (
+    BalancedContrast,
+    KPositiveContrast,
+    ProbabilisticContrast,
+    SupervisedContrast,
+)
 from ltlib.methods.parametric import GeneralizedParametricContrast, ParametricContrast
 
 __all__ = ["METHODS", "Method", "StepOutput", "build_method"]
@@ -39,7 +51,14 @@ def build_method(config: ExperimentConfig, class_counts: Sequence[int] | Tensor)
 
 METHODS: dict[str, type[Method]] = {
     "ce": CrossEntropy,
+    "focal": Focal,
+    "cb": ReweightedCrossEntropy,
+    "ce_drw": ReweightedCrossEntropy,
+    "ldam": LabelAwareMargin,
+    "ldam_drw": LabelAwareMargin,
+    "mixup": Mixup,
     "la": LogitAdjustment,
+    "kcl": KPositiveContrast,
     "scl": SupervisedContrast,
     "bcl": BalancedContrast,
     "proco": ProbabilisticContrast,

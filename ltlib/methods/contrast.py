@@ -1,4 +1,4 @@
-"""SCL, BCL and ProCo: a logit-adjusted classifier and a contrastive loss of two more views."""
+"""SCL, KCL, BCL and ProCo: a logit-adjusted classifier and a contrastive loss of two more views."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,15 @@ from torch import Tensor
 from ltlib.config import (
     BalancedContrastConfig,
     ExperimentConfig,
+    KPositiveContrastConfig,
     ProbabilisticContrastConfig,
     SupervisedContrastConfig,
 )
 from ltlib.distributed import gather
 from ltlib.losses import (
     balanced_contrastive_loss,
+    draw_positives,
+    k_positive_contrastive_loss,
     logit_adjusted_cross_entropy,
     probabilistic_contrastive_logits,
     supervised_contrastive_loss,
@@ -31,7 +34,11 @@ class _Contrast(Method):
         super().__init__(config, class_counts)
         method = config.method
         assert isinstance(
-            method, SupervisedContrastConfig | BalancedContrastConfig | ProbabilisticContrastConfig
+            method,
+            SupervisedContrastConfig
+            | KPositiveContrastConfig
+            | BalancedContrastConfig
+            | ProbabilisticContrastConfig,
         )
         self.temperature = method.temperature
         self.ce_weight, self.contrast_weight = method.ce_weight, method.contrast_weight
@@ -58,6 +65,23 @@ class SupervisedContrast(_Contrast):
 
     def contrast(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         return supervised_contrastive_loss(embeddings, targets.repeat(2), self.temperature)
+
+
+class KPositiveContrast(_Contrast):
+    """Logit adjustment + KCL: supervised contrast in which all anchors have as many positives."""
+
+    # Differs: Kang et al. contrast first and fit a classifier afterwards. Here the classifier
+    # learns beside, as in the other contrastive methods, so that a table compares the losses.
+
+    def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
+        super().__init__(config, class_counts)
+        assert isinstance(config.method, KPositiveContrastConfig)
+        self.num_positives = config.method.num_positives
+
+    def contrast(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        # All processes draw the same positives, since all begin a step with the same seed.
+        positives = draw_positives(targets.repeat(2), self.num_positives)
+        return k_positive_contrastive_loss(embeddings, positives, self.temperature)
 
 
 class BalancedContrast(_Contrast):

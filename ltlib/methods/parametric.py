@@ -1,6 +1,7 @@
 """PaCo and GPaCo: learnable class centers, samples and a queue in one softmax."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,15 @@ class _Parametric(Method):
         super().__init__(config, class_counts)
         method = config.method
         assert isinstance(method, ParametricContrastConfig | GeneralizedParametricContrastConfig)
-        self.loss_options = {
-            "alpha": method.alpha,
-            "beta": method.beta,
-            "gamma": method.gamma,
-            "temperature": method.temperature,
-            "center_temperature": method.center_temperature,
-            "normalize_weights": method.normalize_weights,
-        }
+        self.contrast = partial(
+            parametric_contrastive_loss,
+            alpha=method.alpha,
+            beta=method.beta,
+            gamma=method.gamma,
+            temperature=method.temperature,
+            center_temperature=method.center_temperature,
+            normalize_weights=method.normalize_weights,
+        )
         self.projector = build_projector(self.feature_dim, method.projector)
         self.queue = FeatureQueue(
             method.queue_size,
@@ -61,14 +63,13 @@ class ParametricContrast(_Parametric):
             self.momentum_encoder.update(self._encoder())
             keys = gather(self.momentum_encoder(views[1]))
         targets = gather(targets)
-        loss = parametric_contrastive_loss(
+        loss = self.contrast(
             queries,
             targets,
             torch.cat([keys, self.queue.keys]),
             torch.cat([targets, self.queue.targets]),
             logits,
             self.prior,
-            **self.loss_options,
         )
         self.queue.enqueue(keys, targets)
         return StepOutput(loss, logits, {"paco": loss})
@@ -87,7 +88,7 @@ class GeneralizedParametricContrast(_Parametric):
         features, embeddings = zip(*map(self.embed, views), strict=True)
         logits = gather(self.classifier(torch.cat(features)), num_views=2)
         anchors, targets = gather(torch.cat(embeddings), num_views=2), gather(targets)
-        loss = parametric_contrastive_loss(
+        loss = self.contrast(
             anchors,
             targets.repeat(2),
             self.queue.keys,
@@ -95,7 +96,6 @@ class GeneralizedParametricContrast(_Parametric):
             logits,
             self.prior,
             label_smoothing=self.label_smoothing,
-            **self.loss_options,
         )
         batch = len(targets)
         self.queue.enqueue(anchors[batch:].detach(), targets)
