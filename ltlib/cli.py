@@ -1,6 +1,7 @@
 """The ``ltlib`` command: each sub-command is a thin call into the package."""
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -139,6 +140,44 @@ def report(
     from ltlib.report import render
 
     typer.echo(render(notebook, figures_dir))
+
+
+@app.command("import")
+def import_release(
+    file: Annotated[Path, typer.Argument(help="Weights that the authors released.")],
+    evaluate: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="DATASET", help="Measure the accuracy on its test images."),
+    ] = None,
+    imbalance_factor: Annotated[
+        float, typer.Option(min=1, help="Of the training images, whose counts make the shots.")
+    ] = 1.0,
+    data_root: DataRoot = None,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda or cuda:N.")] = None,  # noqa: UP045
+    save: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Write FILE.safetensors, and a card FILE.json."),
+    ] = None,
+) -> None:
+    """Read weights of ProCo, BCL, PaCo or GPaCo safely; measure them, or convert them."""
+    from ltlib.checkpoints import load_release, save_release
+
+    release = load_release(file)
+    typer.echo(release.describe())
+    accuracies = {"in the file": release.info["accuracy"]}
+    if evaluate:
+        from ltlib.config import DataConfig
+        from ltlib.trainer import evaluate_release
+
+        config = DataConfig(dataset=evaluate, imbalance_factor=imbalance_factor)
+        measured = evaluate_release(release, config, data_root=data_root, device=device)
+        accuracies[f"on {evaluate}"] = measured
+    for where, accuracy in accuracies.items():
+        known = {split: share for split, share in accuracy.items() if not math.isnan(share)}
+        shares = ", ".join(f"{split} {100 * share:.2f} %" for split, share in known.items())
+        typer.echo(f"accuracy {where}: {shares or 'not said'}")
+    if save:
+        typer.echo(save_release(release, save))
 
 
 def main() -> None:

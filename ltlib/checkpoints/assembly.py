@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ltlib.models import BACKBONES, Projector, build_backbone, build_classifier
+from ltlib.models import (
+    BACKBONES,
+    CosineClassifier,
+    Projector,
+    build_backbone,
+    build_classifier,
+)
 
 SHOWN_COMPLAINTS = 3
 
@@ -33,119 +38,147 @@ class Layout(NamedTuple):
 class Network(NamedTuple):
     """The three parts of a network, filled, and what of the file they left."""
 
+    family: str
     backbone_name: str
     backbone: nn.Module
     projector: Projector
-    classifier: nn.Module
+    classifier: nn.Linear | CosineClassifier
+    feature_dim: int
+    embedding_dim: int
+    set_aside: dict[str, str]
+    """What of the layout's ``set_aside`` the file holds."""
     unmatched: list[str]
     """Keys that no part takes and no layout explains."""
 
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.classifier.weight)
 
-def find_layout(state: Mapping[str, Tensor]) -> Layout:
-    """Recognise a family by its keys.
+    @property
+    def scale(self) -> float | None:
+        """Of the cosine classifier; None for a linear one."""
+        return self.classifier.scale if isinstance(self.classifier, CosineClassifier) else None
+
+
+def assemble(state: Mapping[str, Tensor], scale: float) -> Network:
+    """Build a network's three parts and fill them with copies of the file's tensors.
+
+    Args:
+        state: Tensors by key, without the prefix of (D)DP.
+        scale: Of a cosine classifier, which no key holds.
 
     Raises:
-        ValueError: If no layout fits.
+        ValueError: If the layout is unknown, a key is missing or a shape disagrees.
     """
+    layout = _find_layout(state)
+    parts, set_aside, unmatched = _split(state, layout)
+    # Built without storage and initialisation, then given the file's tensors as parameters.
+    with torch.device("meta"):
+        name, backbone, feature_dim = _nearest_backbone(parts[layout.backbone])
+        projector, embedding_dim = _build_projector(
+            parts[layout.projector], feature_dim, layout.projector
+        )
+        classifier = _build_classifier(parts[layout.classifier], feature_dim, scale, layout)
+    for module, prefix, what in (
+        (backbone, layout.backbone, f"{name}, the nearest backbone"),
+        (projector, layout.projector, "a projector"),
+        (classifier, layout.classifier, "a classifier of these features"),
+    ):
+        unmatched += _fill(module, parts[prefix], prefix, what)
+    return Network(
+        family=layout.family,
+        backbone_name=name,
+        backbone=backbone,
+        projector=projector,
+        classifier=classifier,
+        feature_dim=feature_dim,
+        embedding_dim=embedding_dim,
+        set_aside=set_aside,
+        unmatched=unmatched,
+    )
+
+
+def _find_layout(state: Mapping[str, Tensor]) -> Layout:
     for layout in LAYOUTS:
         prefixes = [layout.backbone, layout.projector, layout.classifier, layout.sign]
         if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):
             return layout
     names = sorted({key.partition(".")[0] for key in state})
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    wanted = "; ".join(f"{x.family} {x.backbone}* {x.projector}* {x.classifier}*" for x in LAYOUTS)
-    raise ValueError(f"unknown layout: holds {shown or 'nothing'}, known are {wanted}")
+    shown = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+    known = "; ".join(f"{x.backbone}* {x.projector}* {x.classifier}* ({x.family})" for x in LAYOUTS)
+    raise ValueError(f"unknown layout, it holds {shown or 'nothing'}; known are {known}")
 
 
-def assemble(state: Mapping[str, Tensor], layout: Layout, scale: float) -> Network:
-    """Build the three parts and fill them with copies of the file's tensors.
-
-    Args:
-        state: Tensors by key, without the prefix of (D)DP.
-        layout: Theirs.
-        scale: Of the cosine classifier, which no key holds.
-
-    Raises:
-        ValueError: If a key is missing or a shape disagrees.
-    """
-    parts: dict[str, dict[str, Tensor]] = {
-        # The longest first: PaCo's projector lies within its backbone's keys.
-        prefix: {}
-        for prefix in sorted((layout.backbone, layout.projector, layout.classifier), key=len)[::-1]
-    }
-    unmatched = []
+def _split(
+    state: Mapping[str, Tensor], layout: Layout
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, str], list[str]]:
+    """Deal the tensors to the three parts; return the parts, what is set aside, and the rest."""
+    # PaCo's projector lies within its backbone's keys, so the longest prefix decides.
+    prefixes = sorted((layout.backbone, layout.projector, layout.classifier), key=len, reverse=True)
+    parts: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes}
+    set_aside, unmatched = {}, []
     for key, tensor in state.items():
-        if prefix := next((prefix for prefix in parts if key.startswith(prefix)), None):
+        first_name = key.partition(".")[0]
+        if prefix := next((prefix for prefix in prefixes if key.startswith(prefix)), None):
             parts[prefix][key.removeprefix(prefix)] = tensor
-        elif key.partition(".")[0] not in layout.set_aside:
+        elif first_name in layout.set_aside:
+            set_aside[first_name] = layout.set_aside[first_name]
+        else:
             unmatched.append(key)
-
-    # Built without storage and initialisation, then given the file's tensors as parameters.
-    with torch.device("meta"):
-        name = _nearest_backbone(parts[layout.backbone])
-        backbone, feature_dim = build_backbone(name)
-        hidden = _build_projector(parts[layout.projector], feature_dim, layout.projector)
-        classifier, weight = _build_classifier(parts[layout.classifier], layout, feature_dim, scale)
-    parts[layout.classifier]["weight"] = weight
-    for module, prefix, what in (
-        (backbone, layout.backbone, f"{name}, the nearest backbone"),
-        (hidden, layout.projector, "a projector"),
-        (classifier, layout.classifier, "a classifier of these features"),
-    ):
-        unmatched += _fill(module, parts[prefix], prefix, what)
-    return Network(name, backbone, hidden, classifier, unmatched)
+    return parts, set_aside, unmatched
 
 
-def _nearest_backbone(part: Mapping[str, Tensor]) -> str:
-    """Name the backbone whose keys and shapes differ least from those given."""
+def _nearest_backbone(part: Mapping[str, Tensor]) -> tuple[str, nn.Module, int]:
+    """Return the backbone whose keys and shapes differ least from those given: name, module, F."""
     # The number in a ResNet's name counts the convolutions, shortcuts aside, and the classifier.
     depth = 1 + sum(tensor.ndim == 4 and "downsample" not in key for key, tensor in part.items())
     gaps = {name: abs(depth - int(re.findall(r"\d+", name)[0])) for name in BACKBONES}
-    given = {(key, tuple(tensor.shape)) for key, tensor in part.items()}
-    candidates = [name for name, gap in gaps.items() if gap == min(gaps.values())]
-    return min(candidates, key=lambda name: len(given ^ _signature(name)))
+    candidates = [
+        (name, *build_backbone(name)) for name, gap in gaps.items() if gap == min(gaps.values())
+    ]
+    given = _signature(part)
+    return min(candidates, key=lambda each: len(given ^ _signature(each[1].state_dict())))
 
 
-@cache
-def _signature(backbone: str) -> frozenset[tuple[str, tuple[int, ...]]]:
-    module, _ = build_backbone(backbone)
-    return frozenset((key, tuple(tensor.shape)) for key, tensor in module.state_dict().items())
+def _signature(tensors: Mapping[str, Tensor]) -> set[tuple[str, torch.Size]]:
+    return {(key, tensor.shape) for key, tensor in tensors.items()}
 
 
-def _build_projector(part: dict[str, Tensor], feature_dim: int, prefix: str) -> Projector:
-    if "weight" in part:  # a single linear layer, which is no sequence
+def _build_projector(
+    part: dict[str, Tensor], feature_dim: int, prefix: str
+) -> tuple[Projector, int]:
+    """Return the projector and D; a single linear layer's keys become those of a sequence."""
+    if "weight" in part:
         for key in list(part):
             part[f"0.{key}"] = part.pop(key)
-    weights = {key: tensor for key, tensor in part.items() if re.fullmatch(r"\d+\.weight", key)}
-    widths = [
-        len(weights[key])
-        for key in sorted(weights, key=lambda key: int(key.partition(".")[0]))
-        if weights[key].ndim == 2
-    ]
+    layers = [int(key[: -len(".weight")]) for key in part if re.fullmatch(r"\d+\.weight", key)]
+    weights = [part[f"{layer}.weight"] for layer in sorted(layers)]
+    widths = [len(weight) for weight in weights if weight.ndim == 2]
     if not widths:
         raise ValueError(f"{prefix}* holds no linear layer, so it is no projector")
     batch_norm = any(key.endswith("running_mean") for key in part)
-    return Projector(feature_dim, widths[0], widths[-1], len(widths), batch_norm)
+    return Projector(feature_dim, widths[0], widths[-1], len(widths), batch_norm), widths[-1]
 
 
 def _build_classifier(
-    part: Mapping[str, Tensor], layout: Layout, feature_dim: int, scale: float
-) -> tuple[nn.Module, Tensor]:
-    """Return the classifier and its weight with one class per row."""
+    part: dict[str, Tensor], feature_dim: int, scale: float, layout: Layout
+) -> nn.Linear | CosineClassifier:
+    """Return the classifier; a weight with one class per column is transposed."""
     key, weight = f"{layout.classifier}weight", part.get("weight")
     if weight is None or weight.ndim != 2:
-        shape = "missing" if weight is None else tuple(weight.shape)
-        raise ValueError(f"{key} is {shape}, and no matrix of classes and features")
-    cosine = layout.cosine is not None and "bias" not in part
-    if cosine and layout.cosine == "columns":
+        what = "is missing" if weight is None else f"is {tuple(weight.shape)}"
+        raise ValueError(f"{key} {what}; a classifier's is a matrix of classes and features")
+    if layout.cosine is None or "bias" in part:
+        return build_classifier("linear", feature_dim, len(weight))
+    if layout.cosine == "columns":
         if len(weight) != feature_dim:
             raise ValueError(
-                f"{key} is {tuple(weight.shape)}; without bias it is a cosine classifier's, with "
-                f"{feature_dim} rows, one for each feature, and one column for each class"
+                f"{key} is {tuple(weight.shape)}; as there is no bias it is a cosine classifier's, "
+                f"which has one row for each of {feature_dim} features and one column per class"
             )
-        weight = weight.T
-    name = "cosine" if cosine else "linear"
-    return build_classifier(name, feature_dim, len(weight), scale), weight
+        part["weight"] = weight = weight.T
+    return build_classifier("cosine", feature_dim, len(weight), scale)
 
 
 def _fill(module: nn.Module, part: Mapping[str, Tensor], prefix: str, what: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 import logging
 import os
-import pickle
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+
+from ltlib.checkpoints.unpickling import read_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ def load_checkpoint(run_dir: Path) -> dict | None:
         if not file.exists():
             continue
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            return cast(dict, read_pickle(file))
+        except (ValueError, OSError) as error:
             logger.warning("%s is damaged and passed over: %s", file, error)
     return None
 

@@ -22,18 +22,19 @@ def read_pickle(path: Path) -> object:
         ValueError: If the file is damaged, is none of ``torch.save``, or asks for a Python object
             other than tensors, plain values and those with a stand-in.
     """
-    try:
-        # An odd protocol is announced by a warning, then read or refused all the same.
-        with warnings.catch_warnings(), safe_globals(list(_STAND_INS)):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        if asked := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(
-                f"{path} asks for {asked[1]}, which weights do not need and which could run "
-                "code; nothing of it was loaded"
-            ) from None
-        raise ValueError(f"{path} is damaged, or no checkpoint of torch.save") from None
+    # An odd protocol is announced by a warning, then read or refused all the same.
+    with path.open("rb") as file, warnings.catch_warnings(), safe_globals(list(_STAND_INS)):
+        warnings.simplefilter("ignore")
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except _DAMAGE as error:
+            asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        raise ValueError(
+            f"{path} asks for {asked[1]}, which weights do not need and which could run code; "
+            "nothing of it was loaded"
+        )
+    raise ValueError(f"{path} is damaged, or no checkpoint of torch.save")
 
 
 class _Inert:
@@ -82,6 +83,7 @@ _DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,
