@@ -41,8 +41,6 @@ from ltlib.data import test_loader as loader_of
 from ltlib.models import BACKBONES
 from ltlib.trainer import evaluate_release
 
-# ---- networks with the authors' key names ----
-
 
 class Block(nn.Module):
     def __init__(self, width_in, width, stride):
@@ -251,9 +249,6 @@ def tiny_file(tmp_path):
     return write(tmp_path / "tiny.pth.tar", lived_in(tiny_proco()))
 
 
-# ---- the networks are the authors' ----
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
 def test_features_embeddings_and_logits_are_the_authors(name, tmp_path):
@@ -333,9 +328,6 @@ def test_every_backbone_is_among_those_inferred():
     assert set(BACKBONES) - {"resnet8_stride2"} == {*TORCHVISION, *CIFAR_DEPTHS}
 
 
-# ---- what the file says ----
-
-
 def test_proco_file_with_pickled_criterion_and_numpy_scalars_is_read_by_stand_ins(tmp_path):
     network = tiny_proco()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -392,9 +384,6 @@ def test_bcl_file_names_the_projector_of_its_prototypes(tmp_path):
     info = load_release(write(tmp_path / "bcl_ckpt.pth.tar", network, best_acc1=57.2)).info
     assert list(info["set_aside"]) == ["head_fc"]
     assert (info["classifier"], info["classifier_scale"]) == ("cosine", 30.0)
-
-
-# ---- what does not match ----
 
 
 def changed(network, *, drop=(), **replaced):
@@ -477,9 +466,6 @@ def test_what_does_not_fit_is_refused_by_name(case, tmp_path):
         load_release(path)
     assert str(refusal.value).startswith(f"{path}: ")
     assert "\n" not in str(refusal.value)
-
-
-# ---- files that are no checkpoints, damaged, or hostile ----
 
 
 class Payload:
@@ -626,9 +612,6 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         load_release(tmp_path / "nowhere.pth")
 
 
-# ---- saved again ----
-
-
 @pytest.mark.parametrize("name", ["proco_cifar", "proco_cifar_cosine", "gpaco_cifar"])
 @torch.inference_mode()
 def test_a_saved_release_comes_back_whole(name, tmp_path):
@@ -694,9 +677,6 @@ def test_damaged_safetensors_end_in_one_sentence(tiny_file, tmp_path):
         load_release(file)
 
 
-# ---- a run's own checkpoints ----
-
-
 def test_the_newest_whole_checkpoint_is_read(tmp_path):
     assert load_checkpoint(tmp_path) is None
     for step in range(3):
@@ -711,9 +691,6 @@ def test_exported_weights_are_the_modules(tmp_path):
     export_weights(module, tmp_path / "model.safetensors")
     assert_close(load_file(tmp_path / "model.safetensors")["weight"], module.weight.detach())
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-# ---- measured ----
 
 
 DIGITS = DataConfig(dataset="digits", imbalance_factor=20)

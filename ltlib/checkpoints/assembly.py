@@ -19,7 +19,7 @@ SHOWN_COMPLAINTS = 3
 
 
 class Layout(NamedTuple):
-    """Where the files of a family keep what; keys are without the prefix of (D)DP."""
+    """Where the files of a family keep what; keys are without DataParallel's ``module.``."""
 
     family: str
     backbone: str
@@ -29,10 +29,10 @@ class Layout(NamedTuple):
     cosine: Literal["columns", "rows"] | None
     """Whether a classifier without bias is a cosine classifier, and what of its weight is one
     class."""
-    set_aside: dict[str, str] = {}  # noqa: RUF012 (a default of a NamedTuple is never assigned to)
-    """What training needed and a network does not, by its first name."""
+    set_aside: dict[str, str]
+    """What only training needs, by the first name of its keys."""
     sign: str = ""
-    """Name in ``set_aside`` that tells the family from another with the same prefixes."""
+    """Prefix that a later family with the same three does not have."""
 
 
 class Network(NamedTuple):
@@ -65,7 +65,7 @@ def assemble(state: Mapping[str, Tensor], scale: float) -> Network:
     """Build a network's three parts and fill them with copies of the file's tensors.
 
     Args:
-        state: Tensors by key, without the prefix of (D)DP.
+        state: Tensors by key, without DataParallel's ``module.``.
         scale: Of a cosine classifier, which no key holds.
 
     Raises:
@@ -152,9 +152,12 @@ def _build_projector(
     if "weight" in part:
         for key in list(part):
             part[f"0.{key}"] = part.pop(key)
-    layers = [int(key[: -len(".weight")]) for key in part if re.fullmatch(r"\d+\.weight", key)]
-    weights = [part[f"{layer}.weight"] for layer in sorted(layers)]
-    widths = [len(weight) for weight in weights if weight.ndim == 2]
+    layers = {
+        int(key.removesuffix(".weight")): tensor
+        for key, tensor in part.items()
+        if re.fullmatch(r"\d+\.weight", key) and tensor.ndim == 2
+    }
+    widths = [len(layers[index]) for index in sorted(layers)]
     if not widths:
         raise ValueError(f"{prefix}* holds no linear layer, so it is no projector")
     batch_norm = any(key.endswith("running_mean") for key in part)
@@ -215,10 +218,10 @@ _MOMENTUM = {"encoder_k": "momentum encoder", "linear_k": "momentum copy of the 
 # moco/builder.py of dvlab-research/Parametric-Contrastive-Learning.
 LAYOUTS = (
     Layout("bcl", "encoder.", "head.", "fc.", "columns", _CLASS_WEIGHTS, "head_fc."),
-    Layout("proco", "encoder.", "head.", "fc.", "columns"),
+    Layout("proco", "encoder.", "head.", "fc.", "columns", {}),
     Layout(
         "paco", "encoder_q.", "encoder_q.fc.", "linear.", None, _QUEUE | _MOMENTUM, "encoder_k."
     ),
     Layout("gpaco", "encoder_q.", "encoder_q.fc.", "linear.", None, _QUEUE),
-    Layout("ltlib", "backbone.", "projector.", "classifier.", "rows"),
+    Layout("ltlib", "backbone.", "projector.", "classifier.", "rows", {}),
 )

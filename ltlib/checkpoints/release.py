@@ -185,7 +185,7 @@ def _load_saved(path: Path) -> Release:
 
 
 def _state_dict(path: Path, content: dict) -> dict[str, Tensor]:
-    """Return the tensors by key, without the prefix of (D)DP."""
+    """Return the tensors by key, without DataParallel's ``module.``."""
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(map(_is_weight, state, state.values())):
         raise ValueError(f"{path} holds no state dict of dense tensors")
