@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+benchmark_app = typer.Typer(help="Measure the suite against the plain way.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 DataRoot = Annotated[
     Optional[Path], typer.Option(help="Folder searched first for the data set.")  # noqa: UP045
@@ -24,6 +26,12 @@ RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Changes = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. optim.epochs=2."),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes, for a look at the table.")]
+Device = Annotated[Optional[str], typer.Option(help="cpu, cuda or cuda:N.")]  # noqa: UP045
+JsonFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", metavar="FILE", help="Write the numbers too."),
 ]
 
 
@@ -178,6 +186,42 @@ def import_release(
         typer.echo(f"accuracy {where}: {shares or 'not said'}")
     if save:
         typer.echo(save_release(release, save))
+
+
+@benchmark_app.command("losses")
+def benchmark_losses_command(
+    quick: Quick = False,
+    repeats: Annotated[int, typer.Option(help="Timed steps of each side.")] = 5,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time and peak memory of ProCo, BCL and PaCo, the suite's way and the plain way."""
+    from ltlib.benchmark import benchmark_losses
+
+    report = benchmark_losses(quick=quick, repeats=repeats, device=device)
+    if json_file:
+        report.write(json_file)
+    typer.echo(report)
+
+
+@benchmark_app.command("train")
+def benchmark_train_command(
+    quick: Quick = False,
+    steps: Annotated[int, typer.Option(help="Timed steps of each side.")] = 5,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of CIFAR-100; random images without it."),
+    ] = None,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Where a training step of ProCo spends its time, the suite's way and the plain way."""
+    from ltlib.benchmark import benchmark_training
+
+    report = benchmark_training(steps=steps, quick=quick, data_root=data_root, device=device)
+    if json_file:
+        report.write(json_file)
+    typer.echo(report)
 
 
 def main() -> None:
