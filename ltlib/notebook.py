@@ -42,6 +42,7 @@ class Settings(BaseModel):
     seeds: Annotated[list[int], BeforeValidator(_from_text), Field(min_length=1)] = [0, 1, 2]
     overrides: Annotated[dict[str, object], BeforeValidator(_from_text)] = {}
     num_processes: int = Field(default=1, ge=1)
+    num_jobs: int = Field(default=1, ge=1)
     data_root: str = ""
     runs_dir: Path = Path("runs")
     figures_dir: Path = Path("figures")
@@ -59,6 +60,7 @@ class Settings(BaseModel):
             "preset": self.preset,
             "overrides": self.overrides,
             "num_processes": self.num_processes,
+            "num_jobs": self.num_jobs,
             "data_root": self.data_root or None,
             "runs_dir": self.runs_dir,
         }

@@ -164,7 +164,7 @@ def smoke(config: ExperimentConfig, epochs: int = 2) -> ExperimentConfig:
         ),
         model=config.model.model_copy(update={"backbone": "resnet8_stride2"}),
         optim=config.optim.model_copy(
-            update={"epochs": epochs, "batch_size": 64, "warmup_epochs": 1, "lr": 0.1}
+            update={"epochs": epochs, "batch_size": 32, "warmup_epochs": 1, "lr": 0.05}
         ),
         method=method,
         seed=config.seed,
