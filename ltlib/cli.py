@@ -138,6 +138,29 @@ def reproduce(
 
 
 @app.command()
+def posthoc(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    tau: Annotated[
+        float, typer.Option(min=0, help="Of logit adjustment and tau-normalisation.")
+    ] = 1.0,
+    curve: Annotated[
+        bool, typer.Option(help="Also show tau from 0 to 2; picking the best is cheating.")
+    ] = False,
+    data_root: DataRoot = None,
+    device: Device = None,
+) -> None:
+    """Put other classifiers on a finished run's features: post-hoc LA, tau-norm, cRT, NCM."""
+    from ltlib.posthoc import reclassify
+
+    taus = [step / 4 for step in range(9)] if curve else []
+    table = reclassify(run_dir, tau=tau, curve=taus, data_root=data_root, device=device)
+    splits = ["all", "many", "medium", "few"]
+    table[splits] *= 100
+    table = table.rename(columns={split: f"{split} (%)" for split in splits})
+    typer.echo(table.to_string(index=False, na_rep="", float_format="%.2f"))
+
+
+@app.command()
 def report(
     notebook: Annotated[Path, typer.Argument(help="An executed notebook.")],
     figures_dir: Annotated[Path, typer.Option(help="Folder of figures and reports.")] = Path(

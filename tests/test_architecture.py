@@ -28,6 +28,7 @@ FLOORS = {
     "checkpoints": 2,
     "trainer": 3,
     "reproduce": 4,
+    "posthoc": 4,
     "figures": 4,
     "unconstrained": 4,
     "report": 5,
