@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 demo: $(VENV)/installed
 	@mkdir -p runs/notebooks
-	$(BIN)/papermill --no-progress-bar --log-output notebooks/start_here.ipynb runs/notebooks/start_here.ipynb
+	$(BIN)/papermill --no-progress-bar notebooks/start_here.ipynb runs/notebooks/start_here.ipynb
 	@$(BIN)/ltlib report runs/notebooks/start_here.ipynb
 
 test: $(VENV)/installed-test

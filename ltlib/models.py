@@ -114,7 +114,7 @@ class Projector(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, F) to embeddings (B, D), float32 under any autocast."""
-        return F.normalize(super().forward(features).float(), dim=1)
+        return F.normalize(in_full_precision(super().forward(features)), dim=1)
 
 
 class CosineClassifier(nn.Module):
@@ -137,8 +137,13 @@ class CosineClassifier(nn.Module):
         """Map features (B, F) to logits (B, C), float32 under any autocast."""
         # A bfloat16 cosine near 1 is off by up to 0.002, which the scale turns into 0.06.
         with torch.autocast(features.device.type, enabled=False):
-            features = F.normalize(features.float(), dim=1)
-            return self.scale * features @ F.normalize(self.weight.float(), dim=1).T
+            features = F.normalize(in_full_precision(features), dim=1)
+            return self.scale * features @ F.normalize(in_full_precision(self.weight), dim=1).T
+
+
+def in_full_precision(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32, or in float64 if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def build_backbone(name: str) -> tuple[nn.Module, int]:
