@@ -14,13 +14,21 @@ import torch
 from conftest import METHOD_NAMES, tiny
 from safetensors.torch import load_file
 
-from ltlib import data, trainer
+from ltlib import data
 from ltlib.config import OptimConfig, override
 from ltlib.methods import build_method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
 from ltlib.recipes import RECIPES
 from ltlib.runs import RunLockedError, is_finished, load_arrays, lock_run, open_run, read_json
-from ltlib.trainer import NonFiniteLossError, Stopped, evaluate, learning_rate, train
+from ltlib.trainer import (
+    SAMPLES_PER_CLASS,
+    NonFiniteLossError,
+    Stopped,
+    evaluate,
+    learning_rate,
+    loop,
+    train,
+)
 
 
 def start(config, folder):
@@ -74,7 +82,7 @@ def test_every_method_trains_evaluates_and_saves(method, finished):
     assert shots == pytest.approx({k: v for k, v in result["last"].items() if k != "epoch"})
     geometry = load_arrays(run_dir / "geometry.npz")
     assert geometry["embedding_means"].shape[0] == 10
-    assert geometry["sample_targets"].tolist().count(3) == trainer.SAMPLES_PER_CLASS
+    assert geometry["sample_targets"].tolist().count(3) == SAMPLES_PER_CLASS
     assert read_json(run_dir / "status.json")["state"] == "finished"
     provenance = read_json(run_dir / "provenance.json")
     assert provenance["precision"] in ("fp32", "bf16")
@@ -95,7 +103,7 @@ def test_saved_weights_give_the_saved_predictions(method, finished):
 
 
 def test_a_finished_run_is_only_read(finished, monkeypatch):
-    monkeypatch.setattr(trainer, "load_dataset", None)
+    monkeypatch.setattr(loop, "load_dataset", None)
     assert train(tiny("ce"), finished["ce"]) == read_json(finished["ce"] / "result.json")
 
 
@@ -115,7 +123,7 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(
         return len(taken) == steps
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "any_rank", any_rank)
+        patch.setattr(loop, "any_rank", any_rank)
         with pytest.raises(Stopped, match="start again to resume"):
             train(config, run_dir)
     assert read_json(run_dir / "status.json")["state"] == "preempted"
@@ -139,7 +147,7 @@ def test_what_draws_or_switches_resumes_as_well(method, changes, tmp_path, monke
         return len(taken) == 9  # in the second epoch
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "any_rank", any_rank)
+        patch.setattr(loop, "any_rank", any_rank)
         with pytest.raises(Stopped):
             train(config, stopped)
     train(config, stopped)
@@ -189,7 +197,7 @@ def test_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog):
     run_dir = start(config, tmp_path)
     steps = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "any_rank", lambda flag, device: next(steps) == 6)
+        patch.setattr(loop, "any_rank", lambda flag, device: next(steps) == 6)
         with pytest.raises(Stopped):
             train(config, run_dir)
     newest = run_dir / "checkpoint.pt"

@@ -1,18 +1,13 @@
-"""Train one experiment: one readable loop, resumable at any step on any number of processes."""
+"""The training loop: one function, read top to bottom."""
 
-import argparse
 import logging
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,55 +17,33 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from ltlib import geometry
-from ltlib.checkpoints import (
-    Release,
-    export_weights,
-    load_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-)
-from ltlib.config import DataConfig, ExperimentConfig, OptimConfig
+from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
+from ltlib.config import ExperimentConfig
 from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
-from ltlib.distributed import any_rank, gather, is_main, process_group, rank, world_size
+from ltlib.distributed import any_rank, is_main, rank, world_size
 from ltlib.execution import Execution, Precision, describe
-from ltlib.methods import Method, build_method
-from ltlib.metrics import per_class_accuracy, shot_accuracy
+from ltlib.methods import build_method
 from ltlib.runs import (
     RESULT,
     RunError,
     is_finished,
     lock_run,
-    read_config,
     read_json,
     write_arrays,
     write_history,
     write_json,
     write_status,
 )
+from ltlib.trainer.evaluation import Evaluation, accuracies, describe_geometry, evaluate
+from ltlib.trainer.schedule import learning_rate
+from ltlib.trainer.signals import Stopped, stop_signals
 from ltlib.views import derive_seed
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_PER_CLASS = 20
-"""Test embeddings kept in ``geometry.npz`` for pictures."""
-
-
-class Stopped(RunError):
-    """A signal asked the run to stop; its state is saved."""
-
 
 class NonFiniteLossError(RunError):
     """The loss became NaN or infinite."""
-
-
-class Evaluation(NamedTuple):
-    """The network's answer to every test image, in data set order."""
-
-    targets: np.ndarray
-    """(N,), int64."""
-    logits: np.ndarray
-    """(N, C), float32."""
 
 
 def train(
@@ -208,7 +181,7 @@ def train(
             now = time.monotonic()
             row = {"epoch": epoch, "lr": lr, "loss": means[0]}
             row |= {f"loss/{name}": x for name, x in zip(terms, means[1:], strict=True)}
-            row |= _accuracies(evaluation, counts) | {"seconds": now - epoch_started}
+            row |= accuracies(evaluation, counts) | {"seconds": now - epoch_started}
             history.append(row)
             records, start_step, epoch_started = [], 0, now
             if events is not None:
@@ -241,165 +214,6 @@ def train(
             write_json(run_dir / RESULT, result)
             remove_checkpoints(run_dir)
         return result
-
-
-def learning_rate(optim: OptimConfig, epoch: int) -> float:
-    """Return the learning rate of an epoch, as the authors' code has it.
-
-    Warm-up is linear, lr (e + 1) / w for e < w. After it either lr decay^(milestones passed), or
-    lr/2 (1 + cos(pi (e - w + 1) / (E - w + 1))), which starts below lr and ends above 0.
-
-    Args:
-        optim: The schedule; E is ``epochs``, w ``warmup_epochs``.
-        epoch: e, 0-based.
-    """
-    late = int(optim.late_boundaries)
-    if optim.warmup_epochs and epoch < optim.warmup_epochs + late:
-        return optim.lr * (epoch + 1) / optim.warmup_epochs
-    if optim.schedule == "cosine":
-        share = (epoch - optim.warmup_epochs + 1) / (optim.epochs - optim.warmup_epochs + 1)
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * share))
-    passed = sum(epoch >= round(share * optim.epochs) + late for share in optim.milestones)
-    return optim.lr * optim.decay**passed
-
-
-@torch.inference_mode()
-def evaluate(
-    method: Method | Release, loader: DataLoader, execution: Execution | None = None
-) -> Evaluation:
-    """Answer every test image once, however many processes share them.
-
-    Args:
-        method: The trained method or released network; left in evaluation mode.
-        loader: This process's share, from ``data.test_loader``.
-        execution: Device and precision; by default float32 where the method is.
-    """
-    execution = execution or Execution(next(method.parameters()).device, False, 0)
-    method.eval()
-    logits, targets = [], []
-    for images, labels in loader:
-        with execution.autocast():
-            logits.append(method.predict(execution.place(images)).float())
-        targets.append(labels.to(execution.device))
-    return Evaluation(
-        gather(torch.cat(targets)).cpu().numpy(), gather(torch.cat(logits)).cpu().numpy()
-    )
-
-
-def evaluate_release(
-    release: Release,
-    config: DataConfig,
-    *,
-    data_root: Path | str | None = None,
-    device: str | None = None,
-) -> dict[str, float]:
-    """Measure a released network on the test images of a data set, in float32.
-
-    Args:
-        release: From ``checkpoints.load_release``; moved to the device.
-        config: The data set, and how long the tail of its training images is.
-        data_root: The only folder searched for the data set, if given.
-        device: See ``Execution.choose``.
-
-    Returns:
-        Accuracies as fractions: "all", and "many", "medium" and "few" by training images.
-
-    Raises:
-        ValueError: If the network answers another number of classes than the data set has.
-        FileNotFoundError: If the data set is not there.
-    """
-    root = Path(data_root) if data_root else None
-    train_set, test_set = (load_dataset(config, root, part) for part in (True, False))
-    counts, num_classes = train_set.class_counts, release.info["num_classes"]
-    if len(counts) != num_classes:
-        raise ValueError(
-            f"{release.info['source']} answers {num_classes} classes, "
-            f"{config.dataset} has {len(counts)}"
-        )
-    execution = Execution.choose(device, "fp32")
-    execution.prepare(release)
-    return _accuracies(evaluate(release, test_loader(test_set), execution), counts)
-
-
-@torch.inference_mode()
-def describe_geometry(
-    method: Method, loader: DataLoader, class_counts: np.ndarray, execution: Execution
-) -> dict[str, np.ndarray]:
-    """Measure the trained network's test features and embeddings.
-
-    Returns:
-        ``feature_means`` (C, F), ``embedding_means`` (C, D), ``classifier`` (C, F),
-        ``class_vectors`` (C, D) where the method has them, ``class_counts`` (C,), some
-        ``sample_embeddings`` with ``sample_targets``, and the measures NC1-NC4 of the features.
-    """
-    method.eval()
-    parts = []
-    for images, labels in loader:
-        with execution.autocast():
-            features, embeddings = method.embed(execution.place(images))
-            predictions = method.classifier(features).argmax(dim=1)
-        parts.append(
-            (features.float(), embeddings.float(), labels.to(features.device), predictions)
-        )
-    features, embeddings, targets, predictions = (
-        gather(torch.cat(part)).cpu() for part in zip(*parts, strict=True)
-    )
-    num_classes = len(class_counts)
-    means = geometry.class_means(features, targets, num_classes)
-    classifier = method.classifier.weight.detach().float().cpu()
-    # The first samples of each class: data set order, so that runs show the same images.
-    order = torch.argsort(targets, stable=True)
-    position = torch.arange(len(order)) - torch.searchsorted(targets[order], targets[order])
-    chosen = order[position < SAMPLES_PER_CLASS]
-    arrays = {
-        "feature_means": means,
-        "embedding_means": geometry.class_means(embeddings, targets, num_classes),
-        "classifier": classifier,
-        "sample_embeddings": embeddings[chosen].half(),
-        "sample_targets": targets[chosen],
-    }
-    vectors = method.class_vectors()
-    if vectors is not None:
-        arrays["class_vectors"] = vectors.detach().float().cpu()
-    measures = {
-        "within_class_variability": geometry.within_class_variability(
-            features, targets, num_classes
-        ),
-        "equinorm": geometry.equinorm(means),
-        "equiangularity": geometry.equiangularity(means),
-        "simplex_gap": geometry.simplex_gap(means),
-        "self_duality": geometry.self_duality(means, classifier),
-        "nearest_mean_disagreement": geometry.nearest_mean_disagreement(
-            features, predictions, means
-        ),
-    }
-    return (
-        {name: tensor.numpy() for name, tensor in arrays.items()}
-        | {name: np.asarray(value) for name, value in measures.items()}
-        | {"class_counts": class_counts}
-    )
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into an event; the second one acts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -446,12 +260,6 @@ def _progress(
     return enumerate(bar, start_step)
 
 
-def _accuracies(evaluation: Evaluation, counts: np.ndarray) -> dict[str, float]:
-    predictions = evaluation.logits.argmax(axis=1)
-    per_class = per_class_accuracy(predictions, evaluation.targets, len(counts))
-    return shot_accuracy(per_class, counts)
-
-
 def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.ndarray]:
     return {
         "targets": evaluation.targets,
@@ -464,23 +272,3 @@ def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.nd
 
 def _pick(row: dict[str, float]) -> dict[str, float]:
     return {name: row[name] for name in ("epoch", "all", "many", "medium", "few")}
-
-
-def _main() -> None:
-    """Train the run of a folder; what ``reproduce`` starts under torchrun."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--device")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--num-workers", type=int)
-    parser.add_argument("--download", action="store_true")
-    options = vars(parser.parse_args())
-    run_dir = options.pop("run_dir")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with process_group():
-        train(read_config(run_dir), run_dir, **options)
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,0 +1,25 @@
+"""Train one experiment: one readable loop, resumable at any step on any number of processes."""
+
+from ltlib.trainer.evaluation import (
+    SAMPLES_PER_CLASS,
+    Evaluation,
+    describe_geometry,
+    evaluate,
+    evaluate_release,
+)
+from ltlib.trainer.loop import NonFiniteLossError, train
+from ltlib.trainer.schedule import learning_rate
+from ltlib.trainer.signals import Stopped, stop_signals
+
+__all__ = [
+    "SAMPLES_PER_CLASS",
+    "Evaluation",
+    "NonFiniteLossError",
+    "Stopped",
+    "describe_geometry",
+    "evaluate",
+    "evaluate_release",
+    "learning_rate",
+    "stop_signals",
+    "train",
+]

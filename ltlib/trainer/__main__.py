@@ -1,0 +1,29 @@
+"""Train the run of a folder; what ``reproduce`` starts under torchrun."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from ltlib.distributed import process_group
+from ltlib.runs import read_config
+from ltlib.trainer import train
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--device")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--num-workers", type=int)
+    parser.add_argument("--download", action="store_true")
+    options = vars(parser.parse_args())
+    run_dir = options.pop("run_dir")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with process_group():
+        train(read_config(run_dir), run_dir, **options)
+
+
+if __name__ == "__main__":
+    main()
