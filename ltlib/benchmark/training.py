@@ -50,7 +50,7 @@ def benchmark_training(
 
     Args:
         steps: Timed steps of each side, after one that warms up.
-        quick: A small ResNet-8 and batches of 64, for a look at the table.
+        quick: The recipe of digits, a small ResNet-8, for a look at the table.
         data_root: Folder of CIFAR-100; without it, as many random images stand in.
         device: See ``Execution.choose``.
 
