@@ -126,6 +126,37 @@ def _evaluate(kappa: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return log_c.to(kappa.dtype), ratio.to(kappa.dtype)
 
 
+def truncated_recurrence(kappa: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Evaluate both functions as ProCo's released code does, to show where that fails.
+
+    Miller's backward recurrence, written for r_i = I_i / I_{i-1} = 1 / (2 i / kappa + r_{i+1}),
+    from r = 0 beyond order p - 2 whatever kappa; it needs about sqrt(p^2/4 + 40 kappa) orders.
+    Source: LeapLabTHU/ProCo, loss/proco.py. Nothing but figures and tests calls it.
+
+    Args:
+        kappa: Concentration, any shape, float64, > 0.
+        dim: p, even, >= 4.
+
+    Returns:
+        log C_p and A_p, each of kappa's shape.
+
+    Raises:
+        ValueError: If dim is odd or below 4.
+    """
+    if dim < 4 or dim % 2:
+        raise ValueError(f"dim must be even and >= 4, got {dim}")
+    order = dim // 2 - 1
+    log_bessel = torch.special.i0e(kappa).log() + kappa
+    ratio = above = torch.zeros_like(kappa)
+    for i in range(2 * order, 0, -1):
+        above = 1 / (2 * i / kappa + above)
+        if i == order + 1:
+            ratio = above
+        elif i <= order:
+            log_bessel = log_bessel + above.log()
+    return log_bessel - order * kappa.log() + dim / 2 * math.log(2 * math.pi), ratio
+
+
 class _Normalizer(torch.autograd.Function):
     """kappa -> (log C_p, A_p); the derivative of each is made of the outputs themselves."""
 

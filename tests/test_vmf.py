@@ -185,3 +185,20 @@ def test_wrong_arguments_are_refused_by_name():
         vmf.log_normalizer(torch.ones(1, dtype=torch.int64), 8)
     with pytest.raises(ValueError, match="'newton'"):
         vmf.concentration(torch.ones(1), 8, "newton")
+
+
+def test_released_recurrence_is_sound_at_first_and_then_wrong():
+    kappa = torch.tensor([100.0, 606.0, 1e3, 5e3, 1e5], dtype=torch.float64)
+    log_c, ratio = vmf.truncated_recurrence(kappa, 128)
+    error = (log_c - vmf.log_normalizer(kappa, 128)).abs()
+    # Known errors of the authors' code, measured against mpmath.
+    assert error[0] < 1e-9
+    assert error[1] == pytest.approx(2e-9, rel=0.5)
+    assert error[2] == pytest.approx(5e-6, rel=0.5)
+    assert error[3] == pytest.approx(0.13, rel=0.1)
+    assert error[4] == pytest.approx(2.8, rel=0.05)
+    assert ratio[4] > 1 > vmf.bessel_ratio(kappa, 128)[4]
+    log_c, _ = vmf.truncated_recurrence(kappa[:3], 1024)
+    torch.testing.assert_close(log_c, vmf.log_normalizer(kappa[:3], 1024), rtol=1e-11, atol=1e-9)
+    with pytest.raises(ValueError, match="even"):
+        vmf.truncated_recurrence(kappa, 127)
