@@ -21,7 +21,11 @@ def ltlib(*arguments):
 
 @pytest.mark.slow
 def test_train_prints_the_folder_last_and_reads_a_finished_run(tmp_path):
-    changes = ["--set", "optim.epochs=1", "--set", "data.imbalance_factor=100"]
+    changes = [
+        "--set=optim.epochs=1",
+        "--set=optim.batch_size=64",
+        "--set=data.imbalance_factor=100",
+    ]
     arguments = ["train", "ce-digits-if50", *changes, "--seed", 2, "--runs-dir", tmp_path]
     first = ltlib(*arguments)
     assert first.returncode == 0, first.stderr

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -94,3 +95,30 @@ def test_results_replace_only_what_is_between_the_marks(tmp_path):
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="lacks the lines"):
         write_results(readme)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1200], ids=["phone", "desktop"])
+def test_page_fits_the_window_and_asks_for_nothing(width, notebook, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    page_file = render(notebook, tmp_path / "figures")
+    asked = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        picture = page.locator("img")
+        assert picture.evaluate("image => image.naturalWidth") > 0
+        assert picture.bounding_box()["width"] <= width
+        assert not page.locator("details.code pre").is_visible()
+        page.locator("details.code summary").click()
+        assert page.locator("details.code pre").is_visible()
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

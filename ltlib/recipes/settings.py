@@ -185,7 +185,7 @@ RECIPES |= {
     for factor in (100, 50, 10)
 }
 RECIPES |= {
-    f"{method}-digits-if50": smoke(_cifar(method, "cifar10", 50), epochs=15) for method in _CIFAR
+    f"{method}-digits-if50": smoke(_cifar(method, "cifar10", 50), epochs=12) for method in _CIFAR
 }
 
 
