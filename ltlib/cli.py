@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -27,6 +27,7 @@ Changes = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. optim.epochs=2."),
 ]
+
 Quick = Annotated[bool, typer.Option("--quick", help="Small sizes, for a look at the table.")]
 Device = Annotated[Optional[str], typer.Option(help="cpu, cuda or cuda:N.")]  # noqa: UP045
 JsonFile = Annotated[
@@ -87,7 +88,7 @@ def train(
 
     config = override(get_recipe(recipe), _parse_changes(changes) | {"seed": seed})
     run_dir = open_run(config, recipe, runs_dir)
-    options = {"device": device, "precision": precision, "num_workers": num_workers}
+    options: dict[str, Any] = {"device": device, "precision": precision, "num_workers": num_workers}
     if num_processes > 1:
         from ltlib.reproduce import launch
 
@@ -209,6 +210,19 @@ def import_release(
         typer.echo(f"accuracy {where}: {shares or 'not said'}")
     if save:
         typer.echo(save_release(release, save))
+
+
+@app.command()
+def results(
+    readme: Annotated[Path, typer.Argument(help="A Markdown file with the marks.")] = Path(
+        "README.md"
+    ),
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Write the tables of results from the runs into the README."""
+    from ltlib.report import write_results
+
+    write_results(readme, runs_dir)
 
 
 @benchmark_app.command("losses")
