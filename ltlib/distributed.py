@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def rank() -> int:
@@ -69,6 +69,14 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     votes = torch.tensor(int(flag), device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes)
+
+
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the main process's buffers, so that all evaluate the network it saves."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 class _Gather(torch.autograd.Function):

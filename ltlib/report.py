@@ -108,14 +108,15 @@ def _results(table: str, runs_dir: Path | str) -> str:
     lines = [
         f"**{TABLES[table].title}** ({TABLES[table].protocol})",
         "",
-        "| recipe | paper (%) | ours (%) | n | best on test (%) |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| recipe | paper (%) | ours (%) | n | best on test (%) | machine |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in compared.to_dict("records"):
         ours = _number(row["ours (%)"])
         if row["n"] > 1:
             ours += f" ± {_number(row['std'])}"
-        cells = (_number(row["paper (%)"]), ours, row["n"] or "", _number(row["best on test (%)"]))
+        best, machine = _number(row["best on test (%)"]), row["machine"] if row["n"] else ""
+        cells = (_number(row["paper (%)"]), ours, row["n"] or "", best, machine)
         lines.append(f"| `{row['recipe']}` | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

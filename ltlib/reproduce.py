@@ -147,7 +147,8 @@ def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per recipe, and one per smoke or changed config among its runs: recipe, changed
         (the fields that differ from the recipe), paper (%) with its source and confidence, ours
-        (%) with std and n at the last epoch, best on test (%), difference (points), comparable.
+        (%) with std and n at the last epoch, best on test (%), difference (points), machine (with
+        precision), comparable.
         Cells of what was not run are empty.
     """
     lines = []
@@ -160,7 +161,7 @@ def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
             name = {"recipe": group["recipe"].iloc[0], "changed": change}
             lines.append(name | _measured(group) | {"comparable": False})
     columns = ["recipe", "changed", "paper (%)", "source", "confidence", "ours (%)", "std", "n"]
-    columns += ["best on test (%)", "difference", "comparable"]
+    columns += ["best on test (%)", "difference", "machine", "comparable"]
     compared = pd.DataFrame(lines, columns=columns)
     reproduced = compared["comparable"] == True  # noqa: E712 (None is neither)
     compared["difference"] = (compared["ours (%)"] - compared["paper (%)"]).where(reproduced)
@@ -225,10 +226,14 @@ def _measured(runs: pd.DataFrame | None) -> dict[str, object]:
     if runs is None:
         return {"n": 0}
     last = 100 * runs["all"]
+    machines = [read_json(run_dir / "provenance.json") for run_dir in runs["run_dir"]]
     return {
         "ours (%)": last.mean(),
         "std": last.std(ddof=1),  # NaN, an empty cell, for a single run
         "n": len(last),
         "best on test (%)": 100 * runs["best_all"].mean(),
+        "machine": "; ".join(
+            dict.fromkeys(f"{m['device']}, {m['precision']}" for m in machines if m)
+        ),
         "comparable": True,
     }

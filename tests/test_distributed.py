@@ -11,8 +11,11 @@ from conftest import METHOD_NAMES, tiny
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ltlib.distributed import any_rank, gather, is_main, rank, world_size
+from ltlib import data
+from ltlib.distributed import any_rank, gather, is_main, rank, share_buffers, world_size
 from ltlib.methods import build_method
+from ltlib.reproduce import launch
+from ltlib.runs import is_finished, load_arrays, open_run, read_json
 
 COUNTS = [40, 20, 10, 5, 3, 2, 2, 1, 1, 1]
 BATCH = 9  # odd, so that two processes hold shares of different sizes
@@ -64,10 +67,14 @@ def gather_and_differentiate() -> dict[str, torch.Tensor]:
     whole = gather(share, num_views=2)
     weights = torch.linspace(1, 2, 20, dtype=torch.float64).reshape(10, 2)
     (weights * whole**2).sum().backward()
+    shared = nn.BatchNorm1d(2)
+    shared.running_mean += rank() + 1
+    share_buffers(shared)
     return {
         "gathered": whole.detach(),
         "gradient": gather(share.grad, num_views=2),
         "flag": torch.tensor([any_rank(rank() == 1, torch.device("cpu")), is_main()]),
+        "shared": shared.running_mean,
     }
 
 
@@ -121,3 +128,18 @@ def test_gather_keeps_views_apart_and_returns_every_ranks_gradient(two_processes
         # Each of the two ranks computes the same loss; DDP's mean halves their sum.
         torch.testing.assert_close(gathered["gradient"], 2 * 2 * weights * rows)
         assert gathered["flag"].tolist() == [True, process == 0]
+        assert gathered["shared"].tolist() == [1, 1]
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_launched_run_finishes_on_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = tiny("bcl", optim__epochs=1, method__class_complement=False)
+    run_dir = open_run(config, "tiny", tmp_path)
+    launch(run_dir, 2)
+    assert is_finished(run_dir)
+    assert read_json(run_dir / "provenance.json")["processes"] == 2
+    predictions = load_arrays(run_dir / "predictions.npz")
+    test_set = data.load_dataset(config.data, None, False)
+    assert predictions["targets"].tolist() == test_set.targets.tolist()

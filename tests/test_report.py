@@ -89,7 +89,7 @@ def test_results_replace_only_what_is_between_the_marks(tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| `proco-cifar100-if100` | 52.8 |  |  |  |" in text
+    assert "| `proco-cifar100-if100` | 52.8 |  |  |  |  |" in text
     write_results(readme, tmp_path / "runs")
     assert readme.read_text() == text
     readme.write_text("no marks")

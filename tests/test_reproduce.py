@@ -12,6 +12,7 @@ from ltlib.runs import load_runs, open_run, write_json
 def finish(config, recipe, folder, accuracy):
     run_dir = open_run(config, recipe, folder)
     last = {"epoch": 199, "all": accuracy, "many": 0.7, "medium": 0.5, "few": 0.3}
+    write_json(run_dir / "provenance.json", {"device": "a GPU", "precision": "bf16"})
     write_json(run_dir / "result.json", {"last": last, "best": last | {"all": accuracy + 0.001}})
 
 
@@ -74,6 +75,7 @@ def test_compare_gives_mean_std_n_and_difference(tmp_path):
     assert row["best on test (%)"] == pytest.approx(52.1)
     assert row["difference"] == pytest.approx(-0.8)
     assert row["comparable"] is True
+    assert row["machine"] == "a GPU, bf16"
     other = table.loc["proco-cifar10-if10"]
     assert other["n"] == 0
     assert other[["ours (%)", "std", "difference", "comparable"]].isna().all()

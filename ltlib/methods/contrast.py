@@ -92,13 +92,16 @@ class BalancedContrast(_Contrast):
         method = config.method
         assert isinstance(method, BalancedContrastConfig)
         self.class_averaging = method.class_averaging
-        self.class_complement = method.class_complement
         self.anchor_average = method.anchor_average
         # Faithful: the prototypes' own MLP, whose batch norm runs over the classes.
-        self.prototype_projector = build_projector(self.feature_dim, method.projector)
+        self.prototype_projector = (
+            build_projector(self.feature_dim, method.projector) if method.class_complement else None
+        )
 
-    def class_vectors(self) -> Tensor:
-        """Return the prototypes, (C, D), unit length."""
+    def class_vectors(self) -> Tensor | None:
+        """Return the prototypes, (C, D), unit length; None without class complement."""
+        if self.prototype_projector is None:
+            return None
         return self.prototype_projector(self.classifier.weight)
 
     def contrast(self, embeddings: Tensor, targets: Tensor) -> Tensor:
@@ -108,7 +111,7 @@ class BalancedContrast(_Contrast):
             self.class_vectors(),
             self.temperature,
             class_averaging=self.class_averaging,
-            class_complement=self.class_complement,
+            class_complement=self.prototype_projector is not None,
             anchor_average=self.anchor_average,
         )
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
 from ltlib.config import ExperimentConfig
 from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
-from ltlib.distributed import any_rank, is_main, rank, world_size
+from ltlib.distributed import any_rank, is_main, rank, share_buffers, world_size
 from ltlib.execution import Execution, Precision, describe
 from ltlib.methods import build_method
 from ltlib.runs import (
@@ -177,6 +177,7 @@ def train(
 
             _ensure_finite(records, epoch)
             means = torch.stack(records).mean(dim=0).tolist()
+            share_buffers(method)
             evaluation = evaluate(method, tests, execution)
             now = time.monotonic()
             row = {"epoch": epoch, "lr": lr, "loss": means[0]}
@@ -196,7 +197,7 @@ def train(
                     *(100 * row["all"], row["seconds"]),
                 )
 
-        if not history or start_epoch == config.optim.epochs:
+        if start_epoch == config.optim.epochs:  # it was stopped just before its result
             evaluation = evaluate(method, tests, execution)
         arrays = describe_geometry(method, tests, counts, execution)
         result = {
