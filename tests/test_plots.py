@@ -137,7 +137,7 @@ def test_curves_of_several_imbalance_factors_are_labelled_at_their_ends():
         for f in (10, 100)
     ]
     ax = plots.plot_class_counts(pd.concat(frames))
-    assert {"IF 10: 5", "IF 100: 5"} <= set(texts(ax))
+    assert {"IF 10: 500 to 5", "IF 100: 500 to 5"} <= set(texts(ax))
     assert ax.get_xlabel() == "class rank, most to fewest training images"
 
 
@@ -148,7 +148,7 @@ def test_data_sets_of_unequally_many_classes_share_a_relative_axis():
     ]
     ax = plots.plot_class_counts(pd.concat(frames))
     assert ax.get_xlabel().endswith("(% of classes)")
-    assert {"d10: 5", "d30: 5"} <= set(texts(ax))
+    assert {"d10: 500 to 5", "d30: 500 to 5"} <= set(texts(ax))
 
 
 # Per-class accuracy.

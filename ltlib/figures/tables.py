@@ -52,8 +52,9 @@ def provenance_table(runs: pd.DataFrame) -> Styler:
 def show(table: pd.DataFrame, *, caption: str = "", precision: int = 1) -> Styler:
     """Dress a table: numbers right-aligned, empty cells for what is missing.
 
-    Rows whose column ``comparable`` is False are greyed.
+    Columns without any entry are left out; rows whose column ``comparable`` is False are greyed.
     """
+    table = table.loc[:, (table.notna() & (table != "")).any()]
     numbers = list(table.select_dtypes("number").columns)
     style = table.style.format(precision=precision, na_rep="").hide(axis="index")
     style = style.set_caption(caption).set_properties(numbers, **{"text-align": "right"})

@@ -18,7 +18,6 @@ from ltlib.plots.parts import (
 )
 from ltlib.plots.style import (
     FEW_SHOT,
-    INK,
     MANY_SHOT,
     MARKER_EDGE,
     RULE,
@@ -82,14 +81,16 @@ def _draw_bands(ax: Axes, counts: pd.Series) -> None:
         ax.axhspan(below, above, color=SPLIT_TINTS[name], linewidth=0, zorder=0)
         if not last:
             ax.axhline(below, color=RULE, linewidth=0.8, zorder=1)
-        # Curves fall from the upper left, so the lower left of a band is free.
+        # Curves fall from the upper left, where the middle band's lower edge is free; in the
+        # first and the last band it is the upper edge.
+        middle = name == "medium"
         write(
             ax,
             f"{name} {bounds}",
-            (0, above if last else below),
+            (0, below if middle else above),
             within=("axes fraction", "data"),
-            shift=(5, -3 if last else 3),
-            align=("left", "top" if last else "bottom"),
+            shift=(5, 3 if middle else -3),
+            align=("left", "bottom" if middle else "top"),
         )
 
 
@@ -105,8 +106,8 @@ def _draw_curve(ax: Axes, x: np.ndarray, counts: np.ndarray, color: str, name: s
         for place, count in zip(x, counts, strict=True):
             _write_count(ax, place, count, color)
         return
-    _write_count(ax, x[0], counts[0], INK)
-    label = f"{name}{counts[-1]:,.0f}"
+    # Curves begin close together, so each says both ends where it is alone.
+    label = f"{name}{counts[0]:,.0f} to {counts[-1]:,.0f}"
     write(ax, label, (x[-1], counts[-1]), shift=(6, 0), align=("left", "center"), color=color)
 
 
