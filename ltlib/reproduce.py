@@ -168,35 +168,28 @@ def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:
     return compared
 
 
-def differences(table: str) -> pd.DataFrame:
-    """List the settings in which a table's recipes differ from the default experiment.
+def describe_recipes(table: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """List the settings in which a table's recipes differ from the default experiment, as text.
 
     Returns:
-        One row a setting, one column a recipe, as text; empty where a method lacks the setting.
+        The settings that all rows share (setting, value), and one row per recipe with those that
+        they do not; empty where a method lacks the setting.
     """
     base = flatten(ExperimentConfig())
-    columns = {row.recipe: flatten(get_recipe(row.recipe)) for row in get_table(table).rows}
-    names = dict.fromkeys(name for settings in columns.values() for name in settings)
-    changed = [
-        name
-        for name in names
-        if any(
-            name in settings and settings[name] != base.get(name) for settings in columns.values()
-        )
-    ]
-    return pd.DataFrame(
-        {
-            recipe: [_text(settings.get(name)) for name in changed]
-            for recipe, settings in columns.items()
-        },
-        index=pd.Index(changed, name="setting"),
-    )
+    recipes = {row.recipe: flatten(get_recipe(row.recipe)) for row in get_table(table).rows}
+    settings = pd.DataFrame({name: pd.Series(values) for name, values in recipes.items()})
+    settings = settings.reindex(list(dict.fromkeys(n for r in recipes.values() for n in r)))
+    texts = settings.map(_text)
+    shared = texts.nunique(axis=1) == 1
+    changed = texts.iloc[:, 0] != pd.Series({name: _text(base.get(name)) for name in texts.index})
+    common = texts[shared & changed].iloc[:, 0].rename_axis("setting").rename("value")
+    return common.reset_index(), texts[~shared].T.rename_axis("recipe").reset_index()
 
 
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # NaN is not equal to itself
 
 
 def _group_by_change(recipe: str, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -5,7 +5,7 @@ from test_runs import write_run
 from ltlib import reproduce as module
 from ltlib.config import override
 from ltlib.recipes import RECIPES, TABLES
-from ltlib.reproduce import compare, differences, plan, reproduce
+from ltlib.reproduce import compare, describe_recipes, plan, reproduce
 from ltlib.runs import load_runs, open_run, write_json
 
 
@@ -99,11 +99,17 @@ def test_changed_and_smoke_runs_are_shown_but_not_compared(tmp_path):
     assert pd.isna(smoke["paper (%)"])
 
 
-def test_differences_list_only_what_differs_from_the_default():
-    table = differences("proco_cifar_lt")
-    assert table.loc["optim.lr"].tolist() == ["0.3"] * len(table.columns)
-    assert "model.backbone" not in table.index
-    assert table.loc["optim.milestones", "proco-cifar100-if100-400ep"] == "0.9, 0.95"
+def test_recipes_are_described_by_what_they_share_and_what_they_do_not():
+    common, varying = describe_recipes("proco_cifar_lt")
+    common = common.set_index("setting")["value"]
+    assert common["optim.lr"] == "0.3"
+    assert "model.backbone" not in common.index  # the default's
+    varying = varying.set_index("recipe")
+    assert len(varying) == len(TABLES["proco_cifar_lt"].rows)
+    assert varying.loc["proco-cifar100-if100-400ep", "optim.milestones"] == "0.9, 0.95"
+    assert not set(varying.columns) & set(common.index)
+    _, ladder = describe_recipes("start_here")
+    assert ladder.set_index("recipe").loc["ce-digits-if50", "method.temperature"] == ""
 
 
 def test_launch_tells_why_a_run_failed(monkeypatch, tmp_path):

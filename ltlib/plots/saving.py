@@ -46,10 +46,10 @@ class SavedFigure:
         )
         width = round(self.width * _CSS_PIXELS_PER_INCH)
         return (
-            f'<figure style="margin:1em 0;max-width:{width}px">'
+            f'<figure style="margin:1em 0">'
             f'<img alt="{html.escape(self.alt)}" src="data:image/png;base64,{png}" '
-            f'style="width:100%;height:auto">'
-            f'<figcaption style="font-size:0.9em;line-height:1.4">'
+            f'style="width:100%;max-width:{width}px;height:auto">'
+            f'<figcaption style="font-size:0.9em;line-height:1.4;max-width:46rem">'
             f"{html.escape(self.caption)} <small>{links}</small></figcaption></figure>"
         )
 
