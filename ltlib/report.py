@@ -102,12 +102,9 @@ def write_results(readme: Path | str, runs_dir: Path | str = "runs") -> None:
 
 def _results(table: str, runs_dir: Path | str) -> str:
     """Return a table of the README: recipe, paper, ours with spread and n, best on test."""
-    runs = load_runs(runs_dir)
-    compared = compare(table, runs)
+    compared = compare(table, load_runs(runs_dir))
     compared = compared[compared["comparable"] != False]  # noqa: E712 (None is not run)
     lines = [
-        f"**{TABLES[table].title}** ({TABLES[table].protocol})",
-        "",
         "| recipe | paper (%) | ours (%) | n | best on test (%) | machine |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
@@ -118,7 +115,14 @@ def _results(table: str, runs_dir: Path | str) -> str:
         best, machine = _number(row["best on test (%)"]), row["machine"] if row["n"] else ""
         cells = (_number(row["paper (%)"]), ours, row["n"] or "", best, machine)
         lines.append(f"| `{row['recipe']}` | {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    rows = "\n".join(lines)
+    title, protocol = TABLES[table].title, TABLES[table].protocol
+    if compared["n"].any():
+        return f"**{title}** ({protocol})\n\n{rows}"
+    return (
+        f"<details><summary><b>{title}</b> ({protocol}): not run yet</summary>\n\n"
+        f"{rows}\n\n</details>"
+    )
 
 
 def _number(value: float | None) -> str:
