@@ -273,3 +273,17 @@ def test_wrong_number_of_views_is_one_sentence():
 
 def test_every_config_has_its_method():
     assert set(METHODS) == set(ALL_NAMES)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_bf16_autocast_keeps_the_loss_in_float32_and_near(name, batch):
+    views, targets = batch
+    full, half = build(name), build(name)
+    views = views[: full.num_views]
+    expected = full(views, targets).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        output = half(views, targets)
+    assert output.loss.dtype == torch.float32
+    torch.testing.assert_close(output.loss, expected, rtol=0.05, atol=0.05)
+    output.loss.backward()
+    assert all(p.grad.isfinite().all() for p in half.parameters() if p.grad is not None)
