@@ -93,13 +93,15 @@ def train(
         from ltlib.reproduce import launch
 
         launch(run_dir, num_processes, data_root=data_root, download=download, **options)
-    else:
-        from ltlib.distributed import process_group
-        from ltlib.trainer import train as train_run
+        typer.echo(run_dir)
+        return
+    from ltlib.distributed import is_main, process_group
+    from ltlib.trainer import train as train_run
 
-        with process_group():
-            train_run(config, run_dir, data_root=data_root, download=download, **options)
-    typer.echo(run_dir)
+    with process_group():
+        train_run(config, run_dir, data_root=data_root, download=download, **options)
+        if is_main():
+            typer.echo(run_dir)
 
 
 @app.command()
