@@ -91,6 +91,22 @@ def test_smoke_preset_runs_from_another_folder_and_reports(name, tmp_path):
 
 
 @pytest.mark.notebook
+def test_geometry_runs_without_any_trained_run(tmp_path):
+    output = tmp_path / "simplex_geometry.ipynb"
+    parameters = [
+        ("seeds", "[0]"),
+        ("runs_dir", tmp_path / "runs"),
+        ("figures_dir", tmp_path / "figures"),
+    ]
+    code, printed = papermill(ROOT / "notebooks/simplex_geometry.ipynb", output, *parameters)
+    assert code == 0, printed
+    figures = tmp_path / "figures" / "simplex_geometry"
+    pictures = {file.stem for file in figures.glob("*.png")}
+    assert {"spheres_long_tailed", "cosine_matrices", "steps", "trained_networks"} <= pictures
+    assert pictures == {file.stem for file in figures.glob("*.csv")}
+
+
+@pytest.mark.notebook
 @pytest.mark.parametrize(
     ("parameter", "sentence"),
     [
