@@ -8,7 +8,7 @@ folder, so starting a run again loads it, resumes it, or begins it.
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -211,7 +211,7 @@ def _per_class(run_dir: Path) -> pd.DataFrame:
     )
 
 
-def _for_each(runs: pd.DataFrame, read) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+def _for_each(runs: pd.DataFrame, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
     tables = []
     for run in runs.itertuples():
         table = read(run.run_dir)

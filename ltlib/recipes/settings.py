@@ -57,19 +57,24 @@ PACO_OPTIM = OptimConfig(
     late_boundaries=True,
 )
 
+# The classifier's view comes first, then those that contrast.
+CLASSIFIER_VIEW = ("cifar_autoaugment",)
+PROCO_VIEWS = (*CLASSIFIER_VIEW, "sim_proco", "sim_proco")
+PACO_VIEWS = (*CLASSIFIER_VIEW, "sim_paco")
+
 Setting = tuple[MethodConfig, ModelConfig, OptimConfig, tuple[str, ...]]
 
 # CE and LA train as BCL does, so that a table compares losses and not augmentation or schedule.
 CIFAR_METHODS: dict[str, Setting] = {
-    "ce": (CrossEntropyConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
-    "la": (LogitAdjustmentConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
+    "ce": (CrossEntropyConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
+    "la": (LogitAdjustmentConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
     "scl": (
         SupervisedContrastConfig(
             projector=CIFAR_PROJECTOR, temperature=0.1, ce_weight=2.0, contrast_weight=0.6
         ),
         ModelConfig(classifier="cosine"),
         BCL_OPTIM,
-        ("cifar_autoaugment", "sim_proco", "sim_proco"),
+        PROCO_VIEWS,
     ),
     "bcl": (
         BalancedContrastConfig(
@@ -77,13 +82,13 @@ CIFAR_METHODS: dict[str, Setting] = {
         ),
         ModelConfig(classifier="cosine"),
         BCL_OPTIM,
-        ("cifar_autoaugment", "sim_proco", "sim_proco"),
+        PROCO_VIEWS,
     ),
     "proco": (
         ProbabilisticContrastConfig(projector=CIFAR_PROJECTOR, temperature=0.1),
         ModelConfig(),
         PROCO_OPTIM,
-        ("cifar_autoaugment", "sim_proco", "sim_proco"),
+        PROCO_VIEWS,
     ),
     "paco": (
         ParametricContrastConfig(
@@ -94,7 +99,7 @@ CIFAR_METHODS: dict[str, Setting] = {
         ),
         ModelConfig(),
         PACO_OPTIM,
-        ("cifar_autoaugment", "sim_paco"),
+        PACO_VIEWS,
     ),
     # GPaCo publishes no long-tailed CIFAR run: its full CIFAR-100 script with PaCo's views.
     "gpaco": (
@@ -108,7 +113,7 @@ CIFAR_METHODS: dict[str, Setting] = {
         ),
         ModelConfig(),
         PACO_OPTIM,
-        ("cifar_autoaugment", "sim_paco"),
+        PACO_VIEWS,
     ),
 }
 
@@ -116,29 +121,29 @@ CIFAR_METHODS: dict[str, Setting] = {
 # Hyper-parameters are those of Cao et al.'s code (kaidic/LDAM-DRW 65e2597), mixup's of its paper,
 # and KCL's are SCL's with Kang et al.'s six positives.
 CIFAR_BASELINES: dict[str, Setting] = {
-    "focal": (FocalConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
-    "cb": (ClassBalancedConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
-    "ce_drw": (DeferredReweightingConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
+    "focal": (FocalConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
+    "cb": (ClassBalancedConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
+    "ce_drw": (DeferredReweightingConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
     "ldam": (
         LabelAwareMarginConfig(),
         ModelConfig(classifier="cosine"),
         BCL_OPTIM,
-        ("cifar_autoaugment",),
+        CLASSIFIER_VIEW,
     ),
     "ldam_drw": (
         DeferredLabelAwareMarginConfig(),
         ModelConfig(classifier="cosine"),
         BCL_OPTIM,
-        ("cifar_autoaugment",),
+        CLASSIFIER_VIEW,
     ),
-    "mixup": (MixupConfig(), ModelConfig(), BCL_OPTIM, ("cifar_autoaugment",)),
+    "mixup": (MixupConfig(), ModelConfig(), BCL_OPTIM, CLASSIFIER_VIEW),
     "kcl": (
         KPositiveContrastConfig(
             projector=CIFAR_PROJECTOR, temperature=0.1, ce_weight=2.0, contrast_weight=0.6
         ),
         ModelConfig(classifier="cosine"),
         BCL_OPTIM,
-        ("cifar_autoaugment", "sim_proco", "sim_proco"),
+        PROCO_VIEWS,
     ),
 }
 _CIFAR = CIFAR_METHODS | CIFAR_BASELINES
