@@ -11,7 +11,15 @@ from torch.testing import assert_close
 from torchvision import transforms as T
 
 from ltlib import views
-from ltlib.views import VIEWS, CifarAutoAugment, Cutout, MultiView, PixelFormat, build_view
+from ltlib.views import (
+    VIEWS,
+    CifarAutoAugment,
+    Cutout,
+    MultiView,
+    PixelFormat,
+    build_view,
+    operations,
+)
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 FORMAT = PixelFormat(32, MEAN, STD)
@@ -88,14 +96,14 @@ def test_the_policy_is_torchvisions_table_of_autoaugment():
             )
             for name, probability, level in pair
         )
-        for pair in views._CIFAR_POLICY
+        for pair in operations._CIFAR_POLICY
     ]
     published = T.AutoAugment(T.AutoAugmentPolicy.CIFAR10).policies
     assert [tuple(pair) for pair in published] == policy
 
 
 def _apply(name: str, image: Image.Image, level: int, negative: bool = False) -> np.ndarray:
-    return np.asarray(views._OPERATIONS[name](image, level, negative=negative)).astype(int)
+    return np.asarray(operations._OPERATIONS[name](image, level, negative=negative)).astype(int)
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -155,12 +163,14 @@ def test_autoaugment_draws_every_pair_and_operation_as_often_as_its_table_says(m
             drawn.append((self.name, level, negative))
             return image
 
-    monkeypatch.setattr(views, "_OPERATIONS", {name: Recorder(name) for name in views._OPERATIONS})
+    monkeypatch.setattr(
+        operations, "_OPERATIONS", {name: Recorder(name) for name in operations._OPERATIONS}
+    )
     num_draws = 20_000
     for _ in range(num_draws):
         CifarAutoAugment()(None)
     expected: dict[tuple[str, int], float] = {}
-    for name, probability, level in (step for pair in views._CIFAR_POLICY for step in pair):
+    for name, probability, level in (step for pair in operations._CIFAR_POLICY for step in pair):
         expected[name, level] = expected.get((name, level), 0) + num_draws / 25 * probability
     for (name, level), mean in expected.items():
         count = sum(step[:2] == (name, level) for step in drawn)
