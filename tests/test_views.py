@@ -96,14 +96,14 @@ def test_the_policy_is_torchvisions_table_of_autoaugment():
             )
             for name, probability, level in pair
         )
-        for pair in operations._CIFAR_POLICY
+        for pair in operations.CIFAR_POLICY
     ]
     published = T.AutoAugment(T.AutoAugmentPolicy.CIFAR10).policies
     assert [tuple(pair) for pair in published] == policy
 
 
 def _apply(name: str, image: Image.Image, level: int, negative: bool = False) -> np.ndarray:
-    return np.asarray(operations._OPERATIONS[name](image, level, negative=negative)).astype(int)
+    return np.asarray(operations.OPERATIONS[name](image, level, negative=negative)).astype(int)
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -164,13 +164,13 @@ def test_autoaugment_draws_every_pair_and_operation_as_often_as_its_table_says(m
             return image
 
     monkeypatch.setattr(
-        operations, "_OPERATIONS", {name: Recorder(name) for name in operations._OPERATIONS}
+        operations, "OPERATIONS", {name: Recorder(name) for name in operations.OPERATIONS}
     )
     num_draws = 20_000
     for _ in range(num_draws):
         CifarAutoAugment()(None)
     expected: dict[tuple[str, int], float] = {}
-    for name, probability, level in (step for pair in operations._CIFAR_POLICY for step in pair):
+    for name, probability, level in (step for pair in operations.CIFAR_POLICY for step in pair):
         expected[name, level] = expected.get((name, level), 0) + num_draws / 25 * probability
     for (name, level), mean in expected.items():
         count = sum(step[:2] == (name, level) for step in drawn)

@@ -10,13 +10,16 @@ AutoAugment is Cubuk et al. 2019 (arXiv:1805.09501), Cutout DeVries and Taylor 2
 (arXiv:1708.04552).
 """
 
+from ltlib.views.batched import BATCHED_VIEWS, BatchedViews
 from ltlib.views.multiview import MultiView, derive_seed, preserved_rng
 from ltlib.views.operations import CifarAutoAugment, Cutout, GaussianBlur
 from ltlib.views.pipelines import VIEWS, build_view
 from ltlib.views.pixels import PixelFormat
 
 __all__ = [
+    "BATCHED_VIEWS",
     "VIEWS",
+    "BatchedViews",
     "CifarAutoAugment",
     "Cutout",
     "GaussianBlur",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -50,11 +50,14 @@ class CifarAutoAugment:
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return the image after none, one or both operations of a random pair."""
         choice, *draws = torch.rand(5).tolist()
-        pair = _CIFAR_POLICY[int(choice * len(_CIFAR_POLICY))]
+        pair = CIFAR_POLICY[int(choice * len(CIFAR_POLICY))]
         for (name, probability, level), draw, sign in zip(pair, draws[:2], draws[2:], strict=True):
             if draw < probability:
-                image = _OPERATIONS[name](image, level, negative=sign < 0.5)
+                image = OPERATIONS[name](image, level, negative=sign < 0.5)
         return image
+
+
+Level = TypeVar("Level", float, torch.Tensor)
 
 
 class _Operation(NamedTuple):
@@ -68,8 +71,12 @@ class _Operation(NamedTuple):
     stop: float = 0.0
     is_signed: bool = False
 
+    def magnitude(self, level: Level) -> Level:
+        """Return the magnitude of a level, unsigned."""
+        return self.start + level * (self.stop - self.start) / 9
+
     def __call__(self, image: Image.Image, level: int, *, negative: bool) -> Image.Image:
-        magnitude = self.start + level * (self.stop - self.start) / 9
+        magnitude = self.magnitude(float(level))
         return self.apply(image, -magnitude if self.is_signed and negative else magnitude)
 
 
@@ -91,7 +98,7 @@ def _enhance(kind: Callable[[Image.Image], Any]) -> _Operation:
     return _Operation(lambda image, m: kind(image).enhance(1 + m), 0, 0.9, is_signed=True)
 
 
-_OPERATIONS = {
+OPERATIONS = {
     "shear_y": _Operation(_shear_y, 0, 0.3, is_signed=True),
     "translate_x": _Operation(lambda image, m: _translate(image, m, 0), 0, 150 / 331, True),
     "translate_y": _Operation(lambda image, m: _translate(image, 0, m), 0, 150 / 331, True),
@@ -110,7 +117,7 @@ _OPERATIONS = {
 
 # Operation, probability, level: the CIFAR-10 policy of AutoAugment, as the authors use it for
 # CIFAR-100 as well.
-_CIFAR_POLICY = (
+CIFAR_POLICY = (
     (("invert", 0.1, 7), ("contrast", 0.2, 6)),
     (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
     (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),

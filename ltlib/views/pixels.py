@@ -33,3 +33,11 @@ class PixelFormat:
         planes -= np.array(self.mean, np.float32)[:, None, None]
         planes /= np.array(self.std, np.float32)[:, None, None]
         return torch.from_numpy(planes)
+
+    def normalize(self, levels: Tensor) -> Tensor:
+        """Normalise levels 0 to 255, (B, 3, H, W), on their device; the result is channels last."""
+        planes = [
+            levels[:, channel] / (255 * std) - mean / std
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True))
+        ]
+        return torch.stack(planes, dim=-1).permute(0, 3, 1, 2)
