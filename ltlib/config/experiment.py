@@ -28,6 +28,10 @@ class ModelConfig(Config):
     classifier: Literal["linear", "cosine"] = "linear"
     classifier_scale: Positive = 30.0
     """Multiplies the cosines of the cosine classifier."""
+    pretrained: bool = False
+    """Start the backbone from ImageNet weights, read from a file whose digest is provenance."""
+    trainable_convolutions: Literal["all", "last_block"] = "all"
+    """Which of the backbone's convolutions learn; batch norms do in any case (PaCo, Places-LT)."""
 
 
 class OptimConfig(Config):

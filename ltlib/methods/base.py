@@ -1,13 +1,13 @@
 """What every method is: a network and one training step on top."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from ltlib.config import ExperimentConfig, ProjectorConfig
 from ltlib.data import class_prior
-from ltlib.models import Projector, build_backbone, build_classifier
+from ltlib.models import Projector, build_backbone, build_classifier, freeze_convolutions
 
 
 class StepOutput(NamedTuple):
@@ -35,6 +35,8 @@ class Method(nn.Module):
     def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
         super().__init__()
         self.backbone, self.feature_dim = build_backbone(config.model.backbone)
+        if config.model.trainable_convolutions == "last_block":
+            freeze_convolutions(self.backbone)
         self.num_classes = len(class_counts)
         self.classifier = build_classifier(
             config.model.classifier,
@@ -53,6 +55,10 @@ class Method(nn.Module):
             targets: (B,), int64 in [0, C).
         """
         raise NotImplementedError
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy pre-trained weights to the backbone, and to what is a copy of it."""
+        self.backbone.load_state_dict(weights)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits of test images, (B, 3, H, W) -> (B, C); argmax is the prediction."""
