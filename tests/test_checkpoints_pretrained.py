@@ -4,9 +4,14 @@ import hashlib
 
 import pytest
 import torch
+from conftest import tiny
+from safetensors.torch import load_file
 
 from ltlib.checkpoints import read_pretrained
+from ltlib.config import override
 from ltlib.models import build_backbone
+from ltlib.runs import open_run, read_json
+from ltlib.trainer import loop, train
 
 NAME = "resnet8"  # torchvision has no such weights, so the variable names the file
 
@@ -94,3 +99,27 @@ def test_a_truncated_file_is_refused(named, weights):
     named.write_bytes(named.read_bytes()[:5000])
     with pytest.raises(ValueError, match="damaged"):
         read_pretrained(NAME)
+
+
+def test_a_run_starts_from_the_weights_and_needs_them_once(named, weights, tmp_path, monkeypatch):
+    sha256 = write(named, weights)
+    still = {"model.pretrained": True, "optim.epochs": 1, "optim.lr": 1e-30}
+    config = override(tiny("paco"), still)
+    run_dir = open_run(config, "tiny", tmp_path)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "describe_geometry", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run_dir, device="cpu", num_workers=0)
+    named.unlink()
+    train(config, run_dir, device="cpu", num_workers=0)
+    assert read_json(run_dir / "provenance.json")["pretrained"] == {
+        "file": "weights.pth",
+        "sha256": sha256,
+    }
+    trained = load_file(run_dir / "model.safetensors")
+    for copy in ("backbone", "momentum_encoder.encoder.0"):
+        assert torch.equal(trained[f"{copy}.conv1.weight"], weights["conv1.weight"])

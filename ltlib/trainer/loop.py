@@ -17,7 +17,13 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
+from ltlib.checkpoints import (
+    export_weights,
+    load_checkpoint,
+    read_pretrained,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from ltlib.config import ExperimentConfig
 from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
 from ltlib.distributed import any_rank, is_main, rank, share_buffers, world_size
@@ -102,6 +108,11 @@ def train(
 
         torch.manual_seed(config.seed)
         method = build_method(config, counts.tolist())
+        state = load_checkpoint(run_dir)
+        pretrained = state.get("pretrained") if state else None
+        if config.model.pretrained and not state:
+            weights, pretrained = read_pretrained(config.model.backbone, data_root)
+            method.start_from(weights)
         execution.prepare(method)
         step_module: nn.Module = method
         if world_size() > 1:
@@ -117,7 +128,7 @@ def train(
         history: list[dict[str, float]] = []
         records: list[Tensor] = []  # of this epoch's steps: the loss and its terms
         terms: list[str] = []
-        if state := load_checkpoint(run_dir):
+        if state:
             method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
             start_epoch, start_step, seconds = state["epoch"], state["step"], state["seconds"]
@@ -137,6 +148,7 @@ def train(
                         "seconds": seconds + time.monotonic() - started,
                         "history": history,
                         "terms": terms,
+                        "pretrained": pretrained,
                         "records": torch.stack(records).cpu() if records else torch.empty(0),
                     },
                 )
@@ -207,6 +219,7 @@ def train(
         if events is not None:
             events.close()
             provenance = describe(execution) | {"seconds": seconds + time.monotonic() - started}
+            provenance |= {"pretrained": pretrained} if pretrained else {}
             export_weights(method, run_dir / "model.safetensors")
             write_arrays(run_dir / "predictions.npz", _predictions(evaluation, train_set))
             write_arrays(run_dir / "geometry.npz", arrays)
