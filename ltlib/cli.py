@@ -273,7 +273,8 @@ def main() -> None:
 
         if not isinstance(error, ValueError | OSError | RunError):
             raise
-        typer.echo(f"error: {error}", err=True)
+        if type(error).__name__ != "OtherProcessError":  # of one run, one process speaks
+            typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 

@@ -212,6 +212,7 @@ def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if sys.platform == "linux":
         # Not ignored: at exit multiprocessing sends SIGTERM to its children and waits for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

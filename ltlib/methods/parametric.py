@@ -14,7 +14,7 @@ from ltlib.config import (
 from ltlib.distributed import gather
 from ltlib.losses import parametric_contrastive_loss
 from ltlib.memory import FeatureQueue, MomentumEncoder
-from ltlib.methods.base import Method, StepOutput, build_projector
+from ltlib.methods.base import Method, StepOutput
 
 
 class _Parametric(Method):
@@ -36,7 +36,7 @@ class _Parametric(Method):
             normalize_weights=method.normalize_weights,
         )
         self.logit_adjustment = method.logit_adjustment
-        self.projector = build_projector(self.feature_dim, method.projector)
+        self.projector = self.build_projector(method.projector)
         self.queue = FeatureQueue(
             method.queue_size,
             method.projector.embedding_dim,
