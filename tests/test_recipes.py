@@ -16,38 +16,39 @@ from ltlib.recipes import (
 from ltlib.recipes.large import LARGE_RECIPES
 from ltlib.views import VIEWS
 
-# The authors' scripts, typed a second time: backbone, epochs, warm-up, global batch, learning rate,
-# weight decay, temperature, alpha (weight of the contrast), and the views, the classifier's first.
+# The authors' scripts, typed a second time: backbone, images per GPU, epochs, warm-up, global
+# batch, learning rate, weight decay, temperature, alpha (weight of the contrast), and the views,
+# the classifier's first.
 LARGE = """
-ce-imagenet_lt-resnet50             resnet50          90  0 256 .1  5e-4 -   -    cls
-ce-imagenet_lt-resnext50            resnext50_32x4d   90  0 256 .1  5e-4 -   -    cls
-la-imagenet_lt-resnet50             resnet50          90  0 256 .1  5e-4 -   -    cls
-la-imagenet_lt-resnext50            resnext50_32x4d   90  0 256 .1  5e-4 -   -    cls
-bcl-imagenet_lt-resnet50            resnet50          90  0 256 .1  5e-4 .07 .35  cls sim sim
-bcl-imagenet_lt-resnext50-sim-sim   resnext50_32x4d   90  0 256 .1  5e-4 .07 .35  cls sim sim
-bcl-imagenet_lt-resnext50-sim-rand  resnext50_32x4d   90  0 256 .1  5e-4 .07 .35  cls rand sim
-bcl-imagenet_lt-resnext50-rand-rand resnext50_32x4d   90  0 256 .1  5e-4 .07 .35  cls rand rand
-bcl-inaturalist18-resnet50          resnet50         100  0 256 .2  1e-4 .07 .35  cls sim sim
-proco-imagenet_lt-resnet50          resnet50          90  0 256 .1  5e-4 .07 1    cls sim sim
-proco-imagenet_lt-resnet50-180ep    resnet50         180  0 256 .1  5e-4 .07 1    cls sim sim
-proco-imagenet_lt-resnext50         resnext50_32x4d   90  0 256 .1  5e-4 .07 1    cls sim sim
-proco-inaturalist18-resnet50        resnet50          90  0 256 .2  1e-4 .07 1    cls sim sim
-paco-imagenet_lt-resnet50           resnet50         400 10 128 .02 5e-4 .2  .05  cls blur
-paco-imagenet_lt-resnext50          resnext50_32x4d  400 10 128 .02 5e-4 .07 .05  stack blur
-paco-imagenet_lt-resnext101         resnext101_32x4d 400 10 128 .03 5e-4 .2  .05  stack_n3 blur
-paco-inaturalist18-resnet50         resnet50         400 10 128 .02 1e-4 .2  .05  cls blur
-paco-inaturalist18-resnet152        resnet152        400 10 128 .02 1e-4 .2  .05  cls blur
-paco-places_lt-resnet152            resnet152         30  5 128 .02 5e-4 .2  .05  blur blur
-paco-imagenet-resnet50              resnet50         400 10 256 .04 1e-4 .2  .05  cls blur
-paco-imagenet-resnet101             resnet101        400 10 256 .04 1e-4 .2  .05  cls blur
-paco-imagenet-resnet200             resnet200        400 10 256 .04 1e-4 .2  .05  stack_n3_m12 blur
-gpaco-imagenet_lt-resnet50          resnet50         400 10 128 .04 5e-4 .2  .045 cls stack
-gpaco-imagenet_lt-resnext50         resnext50_32x4d  400 10 128 .06 5e-4 .2  .05  cls_n3 stack_n3
-gpaco-imagenet_lt-resnext101        resnext101_32x4d 400 10 128 .06 5e-4 .2  .05  cls_n5 stack_n5
-gpaco-inaturalist18-resnet50        resnet50         400 10 128 .04 1e-4 .2  .05  cls blur
-gpaco-inaturalist18-resnet152       resnet152        400 10 256 .08 1e-4 .2  .05  cls blur
-gpaco-places_lt-resnet152           resnet152         30  5 128 .02 5e-4 .2  .02  blur blur
-gpaco-imagenet-resnet50             resnet50         400 10 512 .08 1e-4 .2  .05  cls stack
+ce-imagenet_lt-resnet50             resnet50         64  90  0 256 .1  5e-4 -   -    cls
+ce-imagenet_lt-resnext50            resnext50_32x4d  64  90  0 256 .1  5e-4 -   -    cls
+la-imagenet_lt-resnet50             resnet50         64  90  0 256 .1  5e-4 -   -    cls
+la-imagenet_lt-resnext50            resnext50_32x4d  64  90  0 256 .1  5e-4 -   -    cls
+bcl-imagenet_lt-resnet50            resnet50         64  90  0 256 .1  5e-4 .07 .35  cls sim sim
+bcl-imagenet_lt-resnext50-sim-sim   resnext50_32x4d  64  90  0 256 .1  5e-4 .07 .35  cls sim sim
+bcl-imagenet_lt-resnext50-sim-rand  resnext50_32x4d  64  90  0 256 .1  5e-4 .07 .35  cls rand sim
+bcl-imagenet_lt-resnext50-rand-rand resnext50_32x4d  64  90  0 256 .1  5e-4 .07 .35  cls rand rand
+bcl-inaturalist18-resnet50          resnet50         64 100  0 256 .2  1e-4 .07 .35  cls sim sim
+proco-imagenet_lt-resnet50          resnet50         32  90  0 256 .1  5e-4 .07 1    cls sim sim
+proco-imagenet_lt-resnet50-180ep    resnet50         32 180  0 256 .1  5e-4 .07 1    cls sim sim
+proco-imagenet_lt-resnext50         resnext50_32x4d  32  90  0 256 .1  5e-4 .07 1    cls sim sim
+proco-inaturalist18-resnet50        resnet50         32  90  0 256 .2  1e-4 .07 1    cls sim sim
+paco-imagenet_lt-resnet50           resnet50         32 400 10 128 .02 5e-4 .2  .05  cls blur
+paco-imagenet_lt-resnext50          resnext50_32x4d  32 400 10 128 .02 5e-4 .07 .05  stack blur
+paco-imagenet_lt-resnext101         resnext101_32x4d 32 400 10 128 .03 5e-4 .2  .05  stack_n3 blur
+paco-inaturalist18-resnet50         resnet50         32 400 10 128 .02 1e-4 .2  .05  cls blur
+paco-inaturalist18-resnet152        resnet152        32 400 10 128 .02 1e-4 .2  .05  cls blur
+paco-places_lt-resnet152            resnet152        32  30  5 128 .02 5e-4 .2  .05  blur blur
+paco-imagenet-resnet50              resnet50         64 400 10 256 .04 1e-4 .2  .05  cls blur
+paco-imagenet-resnet101             resnet101        64 400 10 256 .04 1e-4 .2  .05  cls blur
+paco-imagenet-resnet200             resnet200        64 400 10 256 .04 1e-4 .2  .05  n3_m12 blur
+gpaco-imagenet_lt-resnet50          resnet50         32 400 10 128 .04 5e-4 .2  .045 cls stack
+gpaco-imagenet_lt-resnext50         resnext50_32x4d  32 400 10 128 .06 5e-4 .2  .05  cls_n3 stack_n3
+gpaco-imagenet_lt-resnext101        resnext101_32x4d 32 400 10 128 .06 5e-4 .2  .05  cls_n5 stack_n5
+gpaco-inaturalist18-resnet50        resnet50         16 400 10 128 .04 1e-4 .2  .05  cls blur
+gpaco-inaturalist18-resnet152       resnet152        32 400 10 256 .08 1e-4 .2  .05  cls blur
+gpaco-places_lt-resnet152           resnet152        32  30  5 128 .02 5e-4 .2  .02  blur blur
+gpaco-imagenet-resnet50             resnet50         64 400 10 512 .08 1e-4 .2  .05  cls stack
 """
 VIEWS_OF = {
     "cls": "randcls",
@@ -58,22 +59,23 @@ VIEWS_OF = {
     "blur": "sim_paco_large",
     "stack": "randclsstack",
     "stack_n3": "randclsstack_n3",
-    "stack_n3_m12": "randclsstack_n3_m12",
+    "n3_m12": "randclsstack_n3_m12",
     "stack_n5": "randclsstack_n5",
 }
 
 
 @pytest.mark.parametrize("line", LARGE.split("\n")[1:-1], ids=lambda line: line.split()[0])
 def test_large_recipes_are_the_authors_scripts(line):
-    name, backbone, *numbers, temperature, alpha = line.split()[:9]
+    name, backbone, per_gpu, *numbers, temperature, alpha = line.split()[:10]
     config = RECIPES[name]
     optim = config.optim
     assert config.data.dataset == name.split("-")[1]
     assert config.data.imbalance_factor == 1
-    assert config.data.views == tuple(VIEWS_OF[view] for view in line.split()[9:])
+    assert config.data.views == tuple(VIEWS_OF[view] for view in line.split()[10:])
     assert set(config.data.views) <= set(VIEWS)
     assert config.model.backbone == backbone
     assert backbone in BACKBONES
+    assert config.model.batch_norm == f"ghost:{per_gpu}"
     given = (optim.epochs, optim.warmup_epochs, optim.batch_size, optim.lr, optim.weight_decay)
     assert given == tuple(map(float, numbers))
     assert (optim.schedule, optim.momentum, optim.late_boundaries) == ("cosine", 0.9, False)

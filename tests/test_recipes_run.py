@@ -52,6 +52,7 @@ def test_recipe_trains_and_evaluates(name, trees, tmp_path, monkeypatch):
         changes["method.queue_size"] = 2 * BATCH
     if name not in AT_DEPTH:
         changes["model.backbone"] = "resnet8_stride2"
+        changes["model.batch_norm"] = f"ghost:{BATCH // 2}"
     config = override(recipe, changes)
     if config.model.pretrained:
         start = build_backbone(config.model.backbone)[0].state_dict()
