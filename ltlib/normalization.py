@@ -95,21 +95,22 @@ class GhostBatchNorm(_SharedBatchNorm):
     num_views: int
 
     def normalize(self, x: Tensor) -> Tensor:
-        images = x.unflatten(0, (self.num_views, -1))  # (V, B, ...)
-        groups = images.tensor_split(max(1, images.shape[1] // self.num_images), dim=1)
+        views = x.chunk(self.num_views)
+        num_groups = max(1, len(views[0]) // self.num_images)
         sums = x.new_zeros(2 * self.num_features + 1, dtype=self.weight.dtype)
         normalized = []
-        for group in groups:
+        # Rows are cut and joined along the first axis only, which keeps images channels last.
+        for group in zip(*(view.tensor_split(num_groups) for view in views), strict=True):
             mean, var = (torch.zeros_like(self.weight, requires_grad=False) for _ in range(2))
-            rows = group.flatten(0, 1)
+            rows = torch.cat(group) if len(group) > 1 else group[0]
             # With momentum 1 the running statistics become those of the group.
             rows = F.batch_norm(rows, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-            normalized.append(rows.unflatten(0, group.shape[:2]))
+            normalized.append(rows.chunk(self.num_views))
             sums += len(rows) * torch.cat([mean, var, mean.new_ones(1)])
         if world_size() > 1:
             dist.all_reduce(sums)
         self.follow(*(sums[:-1] / sums[-1]).chunk(2))
-        return torch.cat(normalized, dim=1).flatten(0, 1)
+        return torch.cat([rows for view in zip(*normalized, strict=True) for rows in view])
 
 
 class _Synced(torch.autograd.Function):

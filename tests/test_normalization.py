@@ -56,6 +56,15 @@ def test_rest_of_a_division_goes_into_the_groups():
         torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("num_images", "num_views"), [(8, 1), (2, 1), (2, VIEWS)])
+def test_channels_last_images_stay_so(num_images, num_views):
+    x = rows().to(memory_format=torch.channels_last).requires_grad_()
+    y = ghost(num_images, num_views)(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    y.square().sum().backward()
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_names_weights_and_generator_stay():
     torch.manual_seed(0)
     plain = build_method(tiny("paco"), [5, 3, 2])
