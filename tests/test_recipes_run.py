@@ -8,6 +8,7 @@ from trees import NUM_CLASSES, build_tree
 
 from ltlib.config import override
 from ltlib.models import build_backbone
+from ltlib.recipes import smoke
 from ltlib.recipes.large import LARGE_RECIPES
 from ltlib.runs import load_arrays, open_run, read_json
 from ltlib.trainer import train
@@ -78,3 +79,19 @@ def test_recipe_trains_and_evaluates(name, trees, tmp_path, monkeypatch):
         frozen, learnt = "layer1.0.conv1.weight", "bn1.weight"
         assert torch.equal(trained[f"backbone.{frozen}"], start[frozen])
         assert not torch.equal(trained[f"backbone.{learnt}"], start[learnt])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bcl-imagenet_lt-resnext50-rand-rand",
+        "proco-inaturalist18-resnet50",
+        "paco-places_lt-resnet152",
+        "gpaco-imagenet-resnet50",
+    ],
+)
+def test_smoke_of_a_large_recipe_needs_neither_images_nor_weights(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("LTLIB_PRETRAINED", raising=False)
+    config = smoke(LARGE_RECIPES[name], epochs=1)
+    result = train(config, open_run(config, name, tmp_path), device="cpu", num_workers=0)
+    assert 0 <= result["last"]["all"] <= 1
