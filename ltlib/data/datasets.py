@@ -4,6 +4,7 @@ Files are looked for under ``root`` alone if it is given; else under the folder 
 environment variable ``LTLIB_DATA`` names, ``./data``, and that of Debian's data packages.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from ltlib.data.folders import image_folder, imagenet
 from ltlib.data.images import ImageSet
 from ltlib.data.listed import IMAGENET_LT, INATURALIST18, PLACES_LT, ListedDataset
 from ltlib.data.longtail import long_tailed_counts, long_tailed_indices
+from ltlib.data.pack import pack_path, read_pack, write_pack
 from ltlib.data.small import (
     CIFAR10_CLASSES,
     CIFAR100_CLASSES,
@@ -27,6 +29,8 @@ from ltlib.data.small import (
 )
 
 _DEBIAN_DATASETS = Path("/usr/share/datasets")
+
+logger = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -41,7 +45,7 @@ def load_dataset(
         download: Whether a data set that is not found may be downloaded to the first folder.
 
     Returns:
-        The images, in memory unless each is a file.
+        The images, in memory unless each is a file or all are in a pack.
 
     Raises:
         FileNotFoundError: If the files are not there.
@@ -53,9 +57,16 @@ def load_dataset(
 
 
 def find_dataset(
-    name: str, root: Path | None, train: bool, *, download: bool = False
+    name: str, root: Path | None, train: bool, *, download: bool = False, packed: bool = True
 ) -> tuple[ImageSet, Path]:
     """Find all training or test images, still encoded, and the folder that holds them.
+
+    Args:
+        name: Key of ``DATASETS``.
+        root: The only folder searched, if given.
+        train: Whether to find the training images.
+        download: Whether a data set that is not found may be downloaded to the first folder.
+        packed: Whether a pack takes the place of what else a folder holds.
 
     Raises:
         FileNotFoundError: If the files are not there.
@@ -64,23 +75,49 @@ def find_dataset(
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
     folders = _folders(root)
-    found = _read_first(name, folders, train)
+    found = _read_first(name, folders, train, packed)
     if found is None and download and name in _DOWNLOADS:
         _DOWNLOADS[name](folders[0], download=True)
-        found = _read_first(name, folders, train)
+        found = _read_first(name, folders, train, packed)
     if found is None:
         searched = " or ".join(str(folder.absolute()) for folder in folders)
-        remedy = ", or allow its download" if name in _DOWNLOADS else ""
-        reader = DATASETS[name]
-        if isinstance(reader, ListedDataset):
-            remedy = (
-                f"; its list {reader.lists['train'].file_name} is in BCL's, ProCo's, PaCo's clone"
-            )
         raise FileNotFoundError(
             f"data set {name!r} is not in {searched}; put its files there, or name their folder "
-            f"by the data root or the variable LTLIB_DATA{remedy}"
+            f"by the data root or the variable LTLIB_DATA{_remedy(name)}"
         )
     return found
+
+
+def pack_dataset(name: str, root: Path | None = None, output: Path | None = None) -> list[Path]:
+    """Write a pack of the training and one of the test images.
+
+    Args:
+        name: Of a data set of one file per image.
+        root: The only folder searched, if given.
+        output: Folder of the packs, where ``load_dataset`` uses them; by default beside the data.
+
+    Returns:
+        The packs.
+
+    Raises:
+        FileNotFoundError: If the data set, or one of its images, is not there.
+        PermissionError: If the packs may not be written there.
+        ValueError: If it is in one file already.
+    """
+    paths = []
+    for train in (True, False):
+        images, folder = find_dataset(name, root, train, packed=False)
+        if output is None and not is_writable(folder):
+            raise PermissionError(f"{folder} is read-only; name another folder for the packs")
+        path = pack_path(output or folder, name, train)
+        write_pack(images, path)
+        paths.append(path)
+    return paths
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether a folder is there and meant to be written: root could write to any."""
+    return folder.is_dir() and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222 != 0
 
 
 def _folders(root: Path | None) -> list[Path]:
@@ -90,12 +127,25 @@ def _folders(root: Path | None) -> list[Path]:
     return [*([Path(named)] if named else []), Path("data"), _DEBIAN_DATASETS]
 
 
-def _read_first(name: str, folders: list[Path], train: bool) -> tuple[ImageSet, Path] | None:
+def _read_first(
+    name: str, folders: list[Path], train: bool, packed: bool
+) -> tuple[ImageSet, Path] | None:
     for folder in folders:
+        pack = pack_path(folder, name, train)
+        if packed and pack.is_file():
+            logger.info("images of %s", pack)
+            return read_pack(pack), folder
         full = DATASETS[name](folder, train)
         if full is not None:
             return full, folder
     return None
+
+
+def _remedy(name: str) -> str:
+    reader = DATASETS[name]
+    if isinstance(reader, ListedDataset):
+        return f"; any clone of BCL, ProCo or PaCo has its list {reader.lists['train'].file_name}"
+    return ", or allow its download" if name in _DOWNLOADS else ""
 
 
 def cut(full: ImageSet, config: DataConfig) -> ImageSet:

@@ -45,8 +45,14 @@ class ListedDataset:
 
     def __call__(self, folder: Path, train: bool) -> ImageSet | None:
         """Read the training or the test images; None if there is no training list."""
-        found = self.read(folder, "train" if train else "test")
-        return None if found is None else found[1]
+        split = "train" if train else "test"
+        read = self.read(folder, split)
+        if read is None:
+            return None
+        found, images = read
+        if is_main() and not self.lists[split].is_like(found):
+            logger.warning("%s is %s", found.path, self.lists[split].describe(found))
+        return images
 
     def read(self, folder: Path, split: str) -> tuple[ImageList, ImageSet] | None:
         """Read the list of a split, and find its images; None if there is no training list.
@@ -66,8 +72,6 @@ class ListedDataset:
                 f"{folder} holds {train_list.path.name} but not {official.file_name}; "
                 "any clone of BCL, ProCo or PaCo has it"
             )
-        if is_main() and not official.is_like(found):
-            logger.warning("%s is %s", found.path, official.describe(found))
         class_names = self._class_names(train_list)
         files = locate(found, class_names, self.layouts, folders)
         if files is None:

@@ -16,6 +16,9 @@ class Sources(Protocol):
 
     def __len__(self) -> int: ...
 
+    def key(self, row: int) -> str:
+        """Name one image wherever the data set lies."""
+
     def name(self, row: int) -> str:
         """Name one image in an error message."""
 
@@ -35,9 +38,13 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.contents)
 
-    def name(self, row: int) -> str:
+    def key(self, row: int) -> str:
         """Number the image: it has no file."""
         return f"image {row}"
+
+    def name(self, row: int) -> str:
+        """Do the same."""
+        return self.key(row)
 
     def size(self, row: int) -> int:
         """Count the bytes of one image."""
@@ -66,9 +73,13 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
+    def key(self, row: int) -> str:
+        """Return the path of one file below the folder."""
+        return os.fsdecode(self.names[row])
+
     def name(self, row: int) -> str:
-        """Return the path of one file."""
-        return os.path.join(self.folder, os.fsdecode(self.names[row]))
+        """Return the whole path of one file."""
+        return os.path.join(self.folder, self.key(row))
 
     def size(self, row: int) -> int:
         """Count the bytes of one file."""
