@@ -24,8 +24,8 @@ def read_pretrained(
 
     The variable ``LTLIB_PRETRAINED`` names the file. Without it, a file of torchvision's name is
     looked for in the data root, else in the folder of ``LTLIB_DATA`` and ``data``, and where
-    torchvision keeps its downloads. Nothing is downloaded: PaCo (arXiv:2107.12028) started from
-    these weights, not from the better ones that torchvision hands out today.
+    torchvision keeps its downloads. Nothing is downloaded, and the better weights that torchvision
+    hands out today are not taken: GPaCo (arXiv:2209.12400) started from the first.
 
     Args:
         name: A key of ``models.BACKBONES``.

@@ -28,8 +28,8 @@ Setting = tuple[MethodConfig, OptimConfig, tuple[str, ...], ModelConfig]
 COSINE_64 = ModelConfig(classifier="cosine", batch_norm="ghost:64")
 COSINE_32 = ModelConfig(classifier="cosine", batch_norm="ghost:32")
 LINEAR_16, LINEAR_32, LINEAR_64 = (ModelConfig(batch_norm=f"ghost:{n}") for n in (16, 32, 64))
-# All batch norms learn as well: the authors freeze convolutions only. PaCo's script starts from
-# resnet152-b121ed2d, GPaCo's from resnet152-394f9c45: torchvision renamed its first weights.
+# All batch norms learn as well: the authors freeze convolutions only. PaCo's script names
+# torchvision's resnet152-b121ed2d, GPaCo's the later resnet152-394f9c45.
 PLACES = ModelConfig(pretrained=True, trainable_convolutions="last_block", batch_norm="ghost:32")
 
 PROJECTOR = ProjectorConfig(hidden_dim=2048, embedding_dim=1024)

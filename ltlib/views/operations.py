@@ -71,7 +71,7 @@ def rand_augment(
     Args:
         size: Side of the image in pixels; 0.45 of it is the longest shift.
         num_operations: Drawn for each image.
-        magnitude: Out of 10. What is drawn is clipped: 12 is always the strongest.
+        magnitude: Out of 10. What is drawn is clipped, so 12 is the strongest.
     """
     from timm.data.auto_augment import rand_augment_transform  # half a second, for few views
 
