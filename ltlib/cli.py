@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Check and pack data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 benchmark_app = typer.Typer(help="Measure the suite against the plain way.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
@@ -53,19 +53,44 @@ def data_check(
     name: str,
     data_root: DataRoot = None,
     imbalance_factor: Annotated[float, typer.Option(help="Length of the tail, >= 1.")] = 1.0,
+    decode: Annotated[bool, typer.Option(help="Decode every image, or only look for it.")] = True,
+    manifest: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Where the findings go; by default beside the data."),
+    ] = None,
 ) -> None:
-    """Find a data set, read it whole, and count its images."""
+    """Find a data set, count its images, name the missing and damaged; exit 1 if there are any."""
     from ltlib.config import DataConfig
-    from ltlib.data import load_dataset
+    from ltlib.data import check_dataset, is_writable, manifest_of
+    from ltlib.runs import write_json
 
     config = DataConfig(dataset=name, imbalance_factor=imbalance_factor)
-    for part, train in (("train", True), ("test", False)):
-        images = load_dataset(config, data_root, train).decoded()
-        counts = images.class_counts
-        typer.echo(
-            f"{name} {part}: {len(images):,} images of {len(counts)} classes, "
-            f"{counts.max()} to {counts.min()} a class"
-        )
+    reports, folder = check_dataset(config, data_root, decode=decode)
+    for report in reports:
+        typer.echo(f"{name} {report}")
+    if manifest is None and is_writable(folder):
+        manifest = folder / f"{name}-manifest.json"
+    if manifest:
+        write_json(manifest, manifest_of(name, reports))
+        typer.echo(f"manifest: {manifest}")
+    if not all(report.is_good for report in reports):
+        raise typer.Exit(1)
+
+
+@data_app.command("pack")
+def data_pack(
+    name: str,
+    data_root: DataRoot = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FOLDER", help="Of the packs; by default beside the data."),
+    ] = None,
+) -> None:
+    """Copy the files of each split into one that is mapped into memory, for slow disks."""
+    from ltlib.data import pack_dataset
+
+    for path in pack_dataset(name, data_root, output):
+        typer.echo(path)
 
 
 @app.command()
@@ -273,7 +298,8 @@ def main() -> None:
 
         if not isinstance(error, ValueError | OSError | RunError):
             raise
-        typer.echo(f"error: {error}", err=True)
+        if type(error).__name__ != "OtherProcessError":  # of one run, one process speaks
+            typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 

@@ -5,7 +5,11 @@ number of processes. ``gather`` sums the gradients of all ranks and DistributedD
 averages them, which together give the gradient of the one-process batch.
 """
 
+import ctypes
+import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,10 +39,12 @@ def process_group() -> Iterator[None]:
     if "RANK" not in os.environ or dist.is_initialized():
         yield
         return
+    end_with_parent()
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # Small facts are exchanged between CPUs, so that no GPU has to be waited for.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield
     finally:
@@ -62,13 +68,21 @@ def gather(tensor: Tensor, num_views: int = 1) -> Tensor:
     return _Gather.apply(rows).transpose(0, 1).flatten(0, 1)
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is set on at least one rank."""
+def any_rank(flag: bool) -> bool:
+    """Tell whether the flag is set on at least one rank; returns when all ranks have asked."""
     if world_size() == 1:
         return flag
-    votes = torch.tensor(int(flag), device=device)
+    votes = torch.tensor(int(flag))
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes)
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Tell whether an error only says that another process of the group has ended."""
+    # gloo's errors have no class of their own.
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    )
 
 
 @torch.no_grad()
@@ -79,13 +93,44 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
+def end_with_parent() -> None:
+    """Ask the system to stop this process (SIGTERM) when its parent ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def torchrun(arguments: list[str]) -> int:
+    """Be torchrun, without the tracebacks in which it reports the end of its workers.
+
+    Args:
+        arguments: Of ``torchrun``.
+
+    Returns:
+        The exit status, 0 if all workers ended well.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    end_with_parent()
+    logging.disable(logging.CRITICAL)
+    try:
+        run.main(arguments)
+    except (ChildFailedError, SignalException):
+        return 1
+    return 0
+
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+
+
 class _Gather(torch.autograd.Function):
     """all_gather whose backward returns to each rank the sum of the gradients of its rows."""
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())]
-        dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+        sizes = [torch.zeros(1, dtype=torch.long) for _ in range(world_size())]
+        dist.all_gather(sizes, torch.tensor([len(rows)]))
         ctx.sizes = [int(size) for size in sizes]
         # Collectives want equal shapes; only the last batch of an epoch is uneven.
         padded = rows.new_zeros((max(ctx.sizes), *rows.shape[1:]))
@@ -99,3 +144,7 @@ class _Gather(torch.autograd.Function):
         total = gradient.contiguous()
         dist.all_reduce(total)
         return total.split(ctx.sizes)[rank()]
+
+
+if __name__ == "__main__":
+    sys.exit(torchrun(sys.argv[1:]))

@@ -4,7 +4,8 @@ A backbone maps images (B, 3, H, W) to features (B, F) and has no classifier of 
 branch sees which head is a matter of the method. Nothing here downloads weights.
 
 CIFAR ResNets follow He et al. 2016 (arXiv:1512.03385) with parameter-free shortcuts; the larger
-backbones are torchvision's ResNet and ResNeXt (Xie et al. 2017, arXiv:1611.05431).
+backbones are torchvision's ResNet and ResNeXt (Xie et al. 2017, arXiv:1611.05431), initialised
+like the authors' copies of it: the last batch norm of a block starts at one, not at zero.
 """
 
 from collections.abc import Callable
@@ -162,6 +163,19 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}")
     return BACKBONES[name]()
+
+
+def freeze_convolutions(backbone: nn.Module) -> None:
+    """Let of a ResNet's convolutions only those of the last block learn.
+
+    Batch norms keep learning and keep their running statistics going, as in PaCo's code for
+    Places-LT (``LT/paco_fp16_places.py``).
+    """
+    stages = [child for child in backbone.children() if isinstance(child, nn.Sequential)]
+    last_block = set(stages[-1][-1].modules())
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.requires_grad_(module in last_block)
 
 
 def build_classifier(

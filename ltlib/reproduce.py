@@ -6,6 +6,7 @@ shown and marked as not comparable.
 
 import logging
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,21 @@ import pandas as pd
 
 from ltlib.config import ExperimentConfig, flatten, override
 from ltlib.recipes import Row, get_recipe, get_table, published_row, smoke
-from ltlib.runs import RunError, is_finished, load_runs, open_run, read_config, read_json
+from ltlib.runs import (
+    RunError,
+    is_finished,
+    load_runs,
+    lock_run,
+    open_run,
+    read_config,
+    read_json,
+    write_status,
+)
 
 SMOKE = "-smoke"
 """Marks the recipe folders of smoke runs, which prove the code and are no results."""
+
+_SECONDS_TO_SAVE = 60  # till torchrun kills processes that were asked to stop
 
 
 def plan(
@@ -109,6 +121,9 @@ def _train(run_dir: Path, data_root: Path | str | None, num_processes: int) -> N
 def _start_job(num_jobs: int) -> None:
     import torch
 
+    from ltlib.distributed import end_with_parent
+
+    end_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // num_jobs))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -122,19 +137,36 @@ def launch(run_dir: Path, num_processes: int, **options: object) -> None:
         options: Keyword arguments of ``trainer.train``; None and False are left out.
 
     Raises:
+        Stopped: If a signal arrived here; the run resumes when started again.
         RunError: If the run does not finish.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    from ltlib.trainer.signals import Stopped, stop_signals
+
+    if is_finished(run_dir):
+        return
+    with lock_run(run_dir):  # if another process trains it, this says so
+        write_status(run_dir, "running")
+    signals = "SIGTERM,SIGINT,SIGUSR1,SIGUSR2"
+    command = [sys.executable, "-m", "ltlib.distributed", "--standalone"]
+    command += [f"--signals-to-handle={signals}", f"--shutdown-timeout={_SECONDS_TO_SAVE}"]
     command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.trainer", str(run_dir)]
     for name, value in options.items():
         if value not in (None, False):
             command.append("--" + name.replace("_", "-"))
             command += [] if value is True else [str(value)]
-    subprocess.run(command)
+    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    # In a session of its own: what a terminal sends to all reaches it once, from here.
+    torchrun = subprocess.Popen(command, env=environment, start_new_session=True)
+    with stop_signals(torchrun.send_signal) as stop:
+        torchrun.wait()
     # torchrun's exit code is 1 even after a clean stop; the run's own word counts.
     if not is_finished(run_dir):
         status = read_json(run_dir / "status.json")
-        raise RunError(f"{run_dir}: {status.get('why') or status.get('state', 'not started')}")
+        why = status.get("why", "its processes ended without a word; start it again to resume")
+        if stop.is_set() and status.get("state") == "preempted":
+            raise Stopped(f"{run_dir}: {why}", stop.number)
+        raise RunError(f"{run_dir}: {why}")
 
 
 def compare(table: str, runs: pd.DataFrame) -> pd.DataFrame:

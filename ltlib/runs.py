@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -40,9 +41,11 @@ def open_run(config: ExperimentConfig, recipe: str, runs_dir: Path | str = "runs
 
     Raises:
         ValueError: If the folder holds another experiment (a default changed since it was made).
+        OSError: If the folder cannot be made.
     """
     run_dir = Path(runs_dir) / recipe / f"{config_hash(config)}-s{config.seed}"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with _writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / "config.json"
     if not file.exists():
         write_json(file, config.model_dump(mode="json"))
@@ -55,13 +58,19 @@ def open_run(config: ExperimentConfig, recipe: str, runs_dir: Path | str = "runs
 def lock_run(run_dir: Path) -> Iterator[None]:
     """Hold a run for this process; the system frees it when the process ends, however it ends.
 
+    On a network file system the server frees it, for a machine that died after a minute or two.
+
     Raises:
         RunLockedError: If another process holds it.
+        OSError: If the folder cannot be written.
     """
-    with (run_dir / ".lock").open("a+") as file:
+    with _writing(run_dir):
+        file = (run_dir / ".lock").open("a+")
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Not flock, which children inherit: a killed run's workers would hold it a while.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             file.seek(0)
             raise RunLockedError(
                 f"{run_dir} is being trained by process {file.read().strip() or 'unknown'}; "
@@ -96,16 +105,42 @@ def write_json(file: Path, content: Mapping[str, object]) -> None:
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed NPZ atomically."""
-    temporary = file.with_name(f".{file.name}.part.npz")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    _publish(temporary, file)
+    with replacing(file) as new:
+        np.savez_compressed(new, **arrays)  # type: ignore[arg-type]
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file whole or not at all, also when the machine stops midway."""
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.write_bytes(content)
-    _publish(temporary, file)
+    """Replace a file whole or not at all."""
+    with replacing(file) as new:
+        new.write(content)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """Open what becomes a file when the block ends well; till then the old one stays.
+
+    Also when the machine stops midway: content and name are on the disk before this returns.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    # Of each process its own: two that fail together both write the run's status.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    with _writing(file):
+        try:
+            with temporary.open("wb") as new:
+                yield new
+                new.flush()
+                os.fsync(new.fileno())
+            os.replace(temporary, file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def read_config(run_dir: Path) -> ExperimentConfig:
@@ -234,7 +269,12 @@ def _without_nan(value: object) -> object:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _publish(temporary: Path, file: Path) -> None:
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(temporary, file)
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}); make room or choose another "
+            "folder and start again, nothing saved before is lost"
+        ) from error

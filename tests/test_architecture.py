@@ -15,6 +15,7 @@ FLOORS = {
     "execution": 0,
     "vmf": 0,
     "models": 0,
+    "normalization": 0,
     "views": 0,
     "metrics": 0,
     "geometry": 0,

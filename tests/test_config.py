@@ -92,6 +92,21 @@ def test_hash_changes_with_any_field_that_changes(field, value):
     assert (config_hash(changed) == config_hash(BCL)) == (changed == BCL)
 
 
+PINNED = {
+    "ce-cifar10-if100": "0a5f57a14e",
+    "bcl-cifar100-if100": "235faf2930",
+    "proco-cifar100-if100-400ep": "3065502cb6",
+    "paco-cifar100-if50": "e3618c06aa",
+    "gpaco-digits-if50": "d5bb9ed34c",
+    "ldam_drw-digits-if50": "13a5cefd3f",
+}
+
+
+@pytest.mark.parametrize(("name", "pinned"), PINNED.items())
+def test_runs_of_earlier_versions_keep_their_folders(name, pinned):
+    assert config_hash(RECIPES[name]) == pinned
+
+
 def test_hash_tells_methods_with_equal_fields_apart():
     names = {name: RECIPES[f"{name}-digits-if50"] for name in ("ce", "la")}
     equal = [ExperimentConfig(data=DataConfig(), method=config.method) for config in names.values()]

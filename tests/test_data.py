@@ -38,6 +38,7 @@ from ltlib.data import (
     long_tailed_indices,
     train_loader,
 )
+from ltlib.data.sources import InMemory
 from ltlib.views import MultiView
 
 CIFAR100 = Path(os.environ.get("LTLIB_DATA", "absent")) / "cifar100"
@@ -181,7 +182,9 @@ def _encoded(pixels: np.ndarray, file_format: str = "PNG") -> bytes:
 
 @pytest.mark.parametrize("file_format", ["PNG", "WebP"])
 def test_encoded_images_decode_to_their_pixels(random_pixels, file_format):
-    images = EncodedImages([_encoded(pixels, file_format) for pixels in random_pixels], 32)
+    images = EncodedImages(
+        InMemory([_encoded(pixels, file_format) for pixels in random_pixels]), 32
+    )
     assert images.shape == (12, 32, 32, 3)
     np.testing.assert_array_equal(images.decoded(), random_pixels)
     np.testing.assert_array_equal(images.take(np.array([3, 1]))[0], random_pixels[3])
@@ -191,7 +194,7 @@ def test_other_shapes_are_scaled_and_cropped_to_their_centre():
     # Grey bands left and right of a white square: they are cropped, whatever the kernel's width.
     wide = np.full((64, 128, 3), 90, np.uint8)
     wide[:, 24:104] = 255
-    decoded = EncodedImages([_encoded(wide), _encoded(wide[..., 0])], 32).decoded()
+    decoded = EncodedImages(InMemory([_encoded(wide), _encoded(wide[..., 0])]), 32).decoded()
     assert decoded.shape == (2, 32, 32, 3)
     assert decoded.min() == 255
 
@@ -662,7 +665,7 @@ def test_every_test_image_is_loaded_once_whatever_the_number_of_processes(world_
 
 
 def test_test_images_load_with_workers_and_from_files(random_pixels):
-    encoded = EncodedImages([_encoded(pixels) for pixels in random_pixels], 32)
+    encoded = EncodedImages(InMemory([_encoded(pixels) for pixels in random_pixels]), 32)
     targets = np.arange(12)
     names = tuple(map(str, range(12)))
     batches = []

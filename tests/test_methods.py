@@ -266,6 +266,43 @@ def test_gpaco_anchors_both_views_and_queues_the_second(batch):
     torch.testing.assert_close(method.queue.keys[:BATCH], embeddings[BATCH:])
 
 
+@pytest.mark.parametrize("name", ["paco", "gpaco"])
+def test_without_logit_adjustment_the_prior_does_not_matter(name, batch):
+    views, targets = batch
+    losses = {}
+    for adjusted in (True, False):
+        for counts in (COUNTS, [7] * 10):
+            torch.manual_seed(0)
+            method = build_method(tiny(name, method__logit_adjustment=adjusted), counts)
+            losses[adjusted, sum(counts)] = method(views[:2], targets).loss.item()
+    assert losses[False, sum(COUNTS)] == losses[False, 70]
+    # Against samples in the same softmax even a uniform prior counts.
+    assert len({round(loss, 5) for loss in losses.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["bcl", "paco"])
+def test_pretrained_weights_reach_the_backbone_and_its_copy(name):
+    other, method = build("ce").backbone, build(name)
+    torch.nn.init.normal_(other.conv1.weight)
+    method.start_from(other.state_dict())
+    copies = [method.backbone]
+    if name == "paco":
+        copies.append(method.momentum_encoder.encoder[0])
+    for backbone in copies:
+        torch.testing.assert_close(backbone.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_only_the_last_blocks_convolutions_learn_where_asked(batch):
+    views, targets = batch
+    method = build("paco", model__trainable_convolutions="last_block")
+    method(views[:2], targets).loss.backward()
+    learning = {key for key, p in method.backbone.named_parameters() if p.grad is not None}
+    assert "layer3.0.conv1.weight" in learning
+    assert not {"conv1.weight", "layer2.0.conv2.weight"} & learning
+    assert {"bn1.weight", "layer1.0.bn2.bias"} <= learning
+    assert method.classifier.weight.grad is not None
+
+
 def test_wrong_number_of_views_is_one_sentence():
     with pytest.raises(ValueError, match="bcl takes 3 views, data.views names 1: digits"):
         build("bcl", data__views=("digits",))

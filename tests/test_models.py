@@ -11,6 +11,7 @@ from ltlib.models import (
     Projector,
     build_backbone,
     build_classifier,
+    freeze_convolutions,
 )
 
 # He et al. 2016 (arXiv:1512.03385), Table 6, in millions, here without the 10-way classifier.
@@ -94,6 +95,47 @@ def test_large_backbones_are_torchvisions_without_classifier(name, reference):
     assert list(actual) == list(expected)
     assert all(actual[key].shape == expected[key].shape for key in actual)
     assert feature_dim == 2048
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("resnext50_32x4d", 25_028_904),
+        # Not in torchvision; the numbers that timm's model cards give, 64.7 and 44.2 million.
+        ("resnet200", 64_673_832),
+        ("resnext101_32x4d", 44_177_704),
+    ],
+)
+def test_large_backbones_have_the_published_number_of_parameters(name, published):
+    with torch.device("meta"):
+        backbone, feature_dim = build_backbone(name)
+    classifier = (feature_dim + 1) * 1000
+    assert sum(parameter.numel() for parameter in backbone.parameters()) + classifier == published
+
+
+def test_large_backbones_start_as_the_authors_do():
+    backbone, _ = build_backbone("resnet50")
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+    weight = backbone.layer3[0].conv2.weight
+    fan_out = weight.shape[0] * 9
+    assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "last_block"), [("resnet50", "layer4.2."), ("resnet8", "layer3.0.")]
+)
+def test_frozen_convolutions_leave_the_last_block_and_every_batch_norm(name, last_block):
+    backbone, _ = build_backbone(name)
+    freeze_convolutions(backbone)
+    for key, parameter in backbone.named_parameters():
+        convolution = parameter.ndim == 4
+        assert parameter.requires_grad == (not convolution or key.startswith(last_block)), key
 
 
 def test_resnet200_and_resnext101_have_the_blocks_their_papers_give():

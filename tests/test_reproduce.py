@@ -6,7 +6,7 @@ from ltlib import reproduce as module
 from ltlib.config import override
 from ltlib.recipes import RECIPES, TABLES
 from ltlib.reproduce import compare, describe_recipes, plan, reproduce
-from ltlib.runs import load_runs, open_run, write_json
+from ltlib.runs import load_runs, open_run, write_json, write_status
 
 
 def finish(config, recipe, folder, accuracy):
@@ -114,11 +114,19 @@ def test_recipes_are_described_by_what_they_share_and_what_they_do_not():
 
 def test_launch_tells_why_a_run_failed(monkeypatch, tmp_path):
     run_dir = open_run(RECIPES["ce-digits-if50"], "ce-digits-if50", tmp_path)
-    write_json(
-        run_dir / "status.json", {"state": "failed", "why": "NonFiniteLossError: loss is nan"}
-    )
     commands = []
-    monkeypatch.setattr(module.subprocess, "run", commands.append)
+
+    class Torchrun:
+        def __init__(self, command, env, start_new_session):
+            commands.append(command)
+
+        def send_signal(self, number):
+            raise AssertionError("nobody sent one")
+
+        def wait(self):
+            write_status(run_dir, "failed", why="loss is nan")
+
+    monkeypatch.setattr(module.subprocess, "Popen", Torchrun)
     with pytest.raises(RuntimeError, match="loss is nan"):
         module.launch(run_dir, 2, data_root="somewhere", download=False, device=None)
     assert commands[0][-3:] == [str(run_dir), "--data-root", "somewhere"]

@@ -1,10 +1,7 @@
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +13,7 @@ from safetensors.torch import load_file
 
 from ltlib import data
 from ltlib.config import OptimConfig, override
+from ltlib.execution import Execution
 from ltlib.methods import build_method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
 from ltlib.recipes import RECIPES
@@ -97,7 +95,8 @@ def test_saved_weights_give_the_saved_predictions(method, finished):
     counts = load_arrays(finished[method] / "predictions.npz")["class_counts"]
     model = build_method(config, counts.tolist())
     model.load_state_dict(weights(finished[method]))
-    logits = evaluate(model, data.test_loader(data.load_dataset(config.data, None, False))).logits
+    tests = data.test_loader(data.load_dataset(config.data, None, False))
+    logits = evaluate(model, tests, Execution.choose()).logits
     saved = load_arrays(finished[method] / "predictions.npz")["logits"]
     np.testing.assert_allclose(logits, saved, rtol=2e-3, atol=2e-2)
 
@@ -118,7 +117,7 @@ def test_stopped_and_resumed_run_equals_the_uninterrupted_one(
     run_dir = start(config, tmp_path)
     taken = []
 
-    def any_rank(flag, device):
+    def any_rank(flag):
         taken.append(flag)
         return len(taken) == steps
 
@@ -142,7 +141,7 @@ def test_what_draws_or_switches_resumes_as_well(method, changes, tmp_path, monke
     train(config, whole)
     taken = []
 
-    def any_rank(flag, device):
+    def any_rank(flag):
         taken.append(flag)
         return len(taken) == 9  # in the second epoch
 
@@ -154,50 +153,12 @@ def test_what_draws_or_switches_resumes_as_well(method, changes, tmp_path, monke
     assert_same_run(stopped, whole)
 
 
-@pytest.mark.slow
-def test_killed_run_equals_the_uninterrupted_one(tmp_path):
-    config = override(tiny("proco"), {"optim.epochs": 4})
-    whole, killed = start(config, tmp_path / "whole"), start(config, tmp_path / "killed")
-    command = [sys.executable, "-m", "ltlib.trainer", str(killed)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    history = killed / "history.csv"
-    deadline = time.monotonic() + 120
-    while not history.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)  # somewhere in the second epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not is_finished(killed)
-    train(config, killed)
-    train(config, whole)
-    assert_same_run(whole, killed)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_says_so(tmp_path):
-    config = override(tiny("ce"), {"optim.epochs": 50})
-    run_dir = start(config, tmp_path)
-    command = [sys.executable, "-m", "ltlib.trainer", str(run_dir), "--num-workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (run_dir / "history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "start again to resume" in errors
-    assert read_json(run_dir / "status.json")["state"] == "preempted"
-    state = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert state["epoch"] >= 1
-
-
 def test_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog):
     config = tiny("ce")
     run_dir = start(config, tmp_path)
     steps = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "any_rank", lambda flag, device: next(steps) == 6)
+        patch.setattr(loop, "any_rank", lambda flag: next(steps) == 6)
         with pytest.raises(Stopped):
             train(config, run_dir)
     newest = run_dir / "checkpoint.pt"

@@ -143,7 +143,7 @@ def _load_original(path: Path) -> Release:
     content = read_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no state dict but a {type(content).__name__}")
-    network = _assemble(path, _state_dict(path, content), AUTHORS_SCALE)
+    network = _assemble(path, dense_state(path, content), AUTHORS_SCALE)
     epoch = content.get("epoch")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -184,8 +184,12 @@ def _load_saved(path: Path) -> Release:
     return Release(network.backbone, network.projector, network.classifier, info)
 
 
-def _state_dict(path: Path, content: dict) -> dict[str, Tensor]:
-    """Return the tensors by key, without DataParallel's ``module.``."""
+def dense_state(path: Path, content: dict) -> dict[str, Tensor]:
+    """Return the tensors of a file's content by key, without DataParallel's ``module.``.
+
+    Raises:
+        ValueError: If it holds anything else under those keys.
+    """
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(map(_is_weight, state, state.values())):
         raise ValueError(f"{path} holds no state dict of dense tensors")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ltlib.checkpoints.unpickling import read_pickle
+from ltlib.runs import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +25,11 @@ def save_checkpoint(run_dir: Path, state: dict[str, object]) -> None:
         run_dir: The run's folder.
         state: Tensors, numbers, text, and lists and dicts of them.
     """
-    temporary = run_dir / f".{CHECKPOINT}.part"
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
     newest = run_dir / CHECKPOINT
-    if newest.exists():
-        os.replace(newest, run_dir / PREVIOUS)
-    os.replace(temporary, newest)
+    with replacing(newest) as file:
+        torch.save(state, file)
+        if newest.exists():
+            os.replace(newest, run_dir / PREVIOUS)
 
 
 def load_checkpoint(run_dir: Path) -> dict | None:
@@ -56,7 +53,6 @@ def remove_checkpoints(run_dir: Path) -> None:
 
 def export_weights(module: nn.Module, file: Path) -> None:
     """Write a module's ``state_dict`` as safetensors, atomically."""
-    temporary = file.with_name(f".{file.name}.part")
     tensors = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
-    save_file(tensors, temporary)
-    os.replace(temporary, file)
+    with replacing(file) as new:
+        new.write(save(tensors))

@@ -1,8 +1,9 @@
 """One experiment: data, model, optimisation, method and seed."""
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ltlib.config.base import Config, NonNegative, Positive
 from ltlib.config.methods import CrossEntropyConfig, MarginConfig, MethodConfig
@@ -28,6 +29,20 @@ class ModelConfig(Config):
     classifier: Literal["linear", "cosine"] = "linear"
     classifier_scale: Positive = 30.0
     """Multiplies the cosines of the cosine classifier."""
+    pretrained: bool = False
+    """Start the backbone from ImageNet weights, read from a file whose digest is provenance."""
+    trainable_convolutions: Literal["all", "last_block"] = "all"
+    """Which of the backbone's convolutions learn; batch norms do in any case (PaCo, Places-LT)."""
+    batch_norm: str = "local"
+    """Statistics of each process's rows ("local"), of all processes' rows ("sync"), or of groups
+    of n images ("ghost:<n>"), which is what n images per GPU give."""
+
+    @field_validator("batch_norm")
+    @classmethod
+    def _batch_norm_is_known(cls, value: str) -> str:
+        if not re.fullmatch(r"local|sync|ghost:([2-9]|[1-9]\d+)", value):
+            raise ValueError("must be local, sync or ghost:<images of a group, at least 2>")
+        return value
 
 
 class OptimConfig(Config):

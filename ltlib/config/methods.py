@@ -140,6 +140,8 @@ class _ParametricConfig(Config):
     center_temperature: Positive = 1.0
     normalize_weights: bool = True
     """Divide by beta + alpha * positives (authors' code) or keep the plain sum (paper)."""
+    logit_adjustment: bool = True
+    """Add the log prior to the center logits; the authors' code for full ImageNet does not."""
     queue_size: int = Field(default=8192, ge=0)
     queue_init: Literal["authors", "unit"] = "authors"
     """Random keys normalised along the queue (authors' code) or each to unit length."""

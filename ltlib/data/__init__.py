@@ -4,8 +4,9 @@
 turn it into batches. Nothing is downloaded unless asked for.
 """
 
-from ltlib.data.datasets import DATASETS, load_dataset
-from ltlib.data.images import EncodedImages, ImageSet
+from ltlib.data.check import check_dataset, manifest_of
+from ltlib.data.datasets import DATASETS, is_writable, load_dataset, pack_dataset
+from ltlib.data.images import EncodedImages, ImageError, ImageSet
 from ltlib.data.loaders import EpochBatches, epoch_order, test_loader, train_loader
 from ltlib.data.longtail import class_prior, long_tailed_counts, long_tailed_indices
 
@@ -13,12 +14,17 @@ __all__ = [
     "DATASETS",
     "EncodedImages",
     "EpochBatches",
+    "ImageError",
     "ImageSet",
+    "check_dataset",
     "class_prior",
     "epoch_order",
+    "is_writable",
     "load_dataset",
     "long_tailed_counts",
     "long_tailed_indices",
+    "manifest_of",
+    "pack_dataset",
     "test_loader",
     "train_loader",
 ]

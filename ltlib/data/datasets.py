@@ -4,44 +4,33 @@ Files are looked for under ``root`` alone if it is given; else under the folder 
 environment variable ``LTLIB_DATA`` names, ``./data``, and that of Debian's data packages.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.datasets.utils import check_integrity
 
 from ltlib.config import DataConfig
-from ltlib.data.files import find_parquet, read_idx, read_parquet
-from ltlib.data.images import EncodedImages, ImageSet
+from ltlib.data.folders import image_folder, imagenet
+from ltlib.data.images import ImageSet
+from ltlib.data.listed import IMAGENET_LT, INATURALIST18, PLACES_LT, ListedDataset
 from ltlib.data.longtail import long_tailed_counts, long_tailed_indices
-
-CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-CIFAR100_CLASSES = """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
-    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
-    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
-    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
-    mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
-    porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
-    snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
-
-# Faithful: the authors normalise CIFAR-100 with the statistics of CIFAR-10.
-_CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-FOLDER_IMAGE_SIZE = 32
-"""Side in pixels to which ``image_folder`` scales and crops: that of the other data sets."""
+from ltlib.data.pack import pack_path, read_pack, write_pack
+from ltlib.data.small import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    ORIGINALS,
+    cifar,
+    digits,
+    fashion_mnist,
+)
 
 _DEBIAN_DATASETS = Path("/usr/share/datasets")
-_DIGITS_TEST_IMAGES = 40
-"""Held out per class, of about 180."""
+
+logger = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -56,29 +45,79 @@ def load_dataset(
         download: Whether a data set that is not found may be downloaded to the first folder.
 
     Returns:
-        The images, in memory unless they are the files of an ``image_folder``.
+        The images, in memory unless each is a file or all are in a pack.
 
     Raises:
         FileNotFoundError: If the files are not there.
         ValueError: If a file is damaged, the name unknown, or the tail leaves a class empty.
     """
-    name = config.dataset
+    full, _ = find_dataset(config.dataset, root, train, download=download)
+    chosen = cut(full, config) if train else full
+    return chosen.decoded() if config.dataset in ORIGINALS else chosen
+
+
+def find_dataset(
+    name: str, root: Path | None, train: bool, *, download: bool = False, packed: bool = True
+) -> tuple[ImageSet, Path]:
+    """Find all training or test images, still encoded, and the folder that holds them.
+
+    Args:
+        name: Key of ``DATASETS``.
+        root: The only folder searched, if given.
+        train: Whether to find the training images.
+        download: Whether a data set that is not found may be downloaded to the first folder.
+        packed: Whether a pack takes the place of what else a folder holds.
+
+    Raises:
+        FileNotFoundError: If the files are not there.
+        ValueError: If a file is damaged or the name unknown.
+    """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
     folders = _folders(root)
-    full = _read_first(name, folders, train)
-    if full is None and download and name in _DOWNLOADS:
+    found = _read_first(name, folders, train, packed)
+    if found is None and download and name in _DOWNLOADS:
         _DOWNLOADS[name](folders[0], download=True)
-        full = _read_first(name, folders, train)
-    if full is None:
+        found = _read_first(name, folders, train, packed)
+    if found is None:
         searched = " or ".join(str(folder.absolute()) for folder in folders)
-        remedy = ", or allow its download" if name in _DOWNLOADS else ""
         raise FileNotFoundError(
             f"data set {name!r} is not in {searched}; put its files there, or name their folder "
-            f"by the data root or the variable LTLIB_DATA{remedy}"
+            f"by the data root or the variable LTLIB_DATA{_remedy(name)}"
         )
-    chosen = _cut(full, config) if train else full
-    return chosen if name == "image_folder" else chosen.decoded()
+    return found
+
+
+def pack_dataset(name: str, root: Path | None = None, output: Path | None = None) -> list[Path]:
+    """Write a pack of the training and one of the test images.
+
+    Args:
+        name: Of a data set of one file per image.
+        root: The only folder searched, if given.
+        output: Folder of the packs, where ``load_dataset`` uses them; by default beside the data.
+
+    Returns:
+        The packs.
+
+    Raises:
+        FileNotFoundError: If the data set, or one of its images, is not there.
+        PermissionError: If the packs may not be written there.
+        ValueError: If it is in one file already.
+    """
+    paths = []
+    for train in (True, False):
+        images, folder = find_dataset(name, root, train, packed=False)
+        if output is None and not is_writable(folder):
+            raise PermissionError(f"{folder} is read-only; name another folder for the packs")
+        path = pack_path(output or folder, name, train)
+        write_pack(images, path)
+        paths.append(path)
+    return paths
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether a folder is there and meant to be written: root could write to any."""
+    return folder.is_dir() and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222 != 0
 
 
 def _folders(root: Path | None) -> list[Path]:
@@ -88,15 +127,33 @@ def _folders(root: Path | None) -> list[Path]:
     return [*([Path(named)] if named else []), Path("data"), _DEBIAN_DATASETS]
 
 
-def _read_first(name: str, folders: list[Path], train: bool) -> ImageSet | None:
+def _read_first(
+    name: str, folders: list[Path], train: bool, packed: bool
+) -> tuple[ImageSet, Path] | None:
     for folder in folders:
+        pack = pack_path(folder, name, train)
+        if packed and pack.is_file():
+            logger.info("images of %s", pack)
+            return read_pack(pack), folder
         full = DATASETS[name](folder, train)
         if full is not None:
-            return full
+            return full, folder
     return None
 
 
-def _cut(full: ImageSet, config: DataConfig) -> ImageSet:
+def _remedy(name: str) -> str:
+    reader = DATASETS[name]
+    if isinstance(reader, ListedDataset):
+        return f"; any clone of BCL, ProCo or PaCo has its list {reader.lists['train'].file_name}"
+    return ", or allow its download" if name in _DOWNLOADS else ""
+
+
+def cut(full: ImageSet, config: DataConfig) -> ImageSet:
+    """Keep the images of the long tail.
+
+    Raises:
+        ValueError: If a class is or would be empty.
+    """
     available = full.class_counts
     if not available.all():
         empty = full.class_names[int(available.argmin())]
@@ -110,113 +167,20 @@ def _cut(full: ImageSet, config: DataConfig) -> ImageSet:
     return full.take(long_tailed_indices(full.targets, counts, config.split_seed))
 
 
-def _digits(folder: Path, train: bool) -> ImageSet:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; needs no files."""
-    from sklearn.datasets import load_digits  # takes a second, for the smallest data set only
-
-    pixels, targets = load_digits(return_X_y=True)
-    grey = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    enlarged = [Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC) for image in grey]
-    images = np.stack([np.asarray(image.convert("RGB")) for image in enlarged])
-    everything = ImageSet(
-        images, targets.astype(np.int64), tuple("0123456789"), (0.3092,) * 3, (0.3488,) * 3
-    )
-    held_out = np.full(10, _DIGITS_TEST_IMAGES)
-    test = long_tailed_indices(targets, held_out, split_seed=0)
-    return everything.take(np.delete(np.arange(len(targets)), test) if train else np.sort(test))
-
-
-def _cifar(
-    folder: Path, train: bool, *, name: str, column: str, class_names: str
-) -> ImageSet | None:
-    """CIFAR from the original pickles, else from Hugging Face's parquet files.
-
-    Only the originals hold the images in the order that makes our long tail the authors' own:
-    parquet files may be sorted otherwise.
-    """
-    images: np.ndarray | EncodedImages
-    if source := _cifar_originals(folder, train, name):
-        images, targets = np.ascontiguousarray(source.data), np.array(source.targets, np.int64)
-    elif shards := find_parquet(folder, name, "train" if train else "test"):
-        contents, targets = read_parquet(shards, "img", column)
-        images = EncodedImages(contents, 32)
-    else:
-        return None
-    return ImageSet(images, targets, tuple(class_names.split()), _CIFAR_MEAN, _CIFAR_STD)
-
-
-def _cifar_originals(folder: Path, train: bool, name: str) -> datasets.CIFAR10 | None:
-    original = _ORIGINALS[name]
-    for place in (folder, folder / name):
-        if (place / original.base_folder).is_dir():
-            _check_md5(place / original.base_folder, original)
-            return original(place, train)
-    return None
-
-
-def _check_md5(folder: Path, original: type[datasets.CIFAR10]) -> None:
-    listed = [*original.train_list, *original.test_list]
-    for file_name, md5 in [*listed, (original.meta["filename"], original.meta["md5"])]:
-        path = folder / file_name
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; unpack the archive again")
-        if not check_integrity(path, md5):
-            raise ValueError(f"{path} is damaged (its MD5 is not {md5}); unpack the archive again")
-
-
-def _fashion_mnist(folder: Path, train: bool) -> ImageSet | None:
-    """Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747), padded from 28 to 32 pixels."""
-    for place in (folder / "FashionMNIST" / "raw", folder / "fashion-mnist"):
-        if place.is_dir():
-            part = "train" if train else "t10k"
-            grey = np.pad(read_idx(place / f"{part}-images-idx3-ubyte"), ((0, 0), (2, 2), (2, 2)))
-            images = np.repeat(grey[..., None], 3, axis=-1)
-            targets = read_idx(place / f"{part}-labels-idx1-ubyte").astype(np.int64)
-            class_names = tuple(datasets.FashionMNIST.classes)
-            return ImageSet(images, targets, class_names, (0.2190,) * 3, (0.3318,) * 3)
-    return None
-
-
-def _image_folder(folder: Path, train: bool) -> ImageSet | None:
-    """Anybody's images: ``train/<class>/*`` and ``test/<class>/*`` or ``val/<class>/*``."""
-    if not (folder / "train").is_dir():
-        return None
-    class_names = _class_folders(folder / "train")
-    splits = [folder / name for name in (["train"] if train else ["test", "val"])]
-    split = next((path for path in splits if path.is_dir()), None)
-    if split is None:
-        raise FileNotFoundError(f"{folder} holds train, but neither test nor val")
-    if strangers := set(_class_folders(split)).difference(class_names):
-        raise ValueError(f"{split} holds a class that train lacks: {min(strangers)}")
-    index_of = {name: index for index, name in enumerate(class_names)}
-    samples = make_dataset(split, index_of, IMG_EXTENSIONS, allow_empty=True) if index_of else []
-    if not samples:
-        raise FileNotFoundError(f"{split} holds no image in a folder per class")
-    images = EncodedImages([Path(path) for path, _ in samples], FOLDER_IMAGE_SIZE)
-    targets = np.array([target for _, target in samples], dtype=np.int64)
-    return ImageSet(images, targets, class_names, _IMAGENET_MEAN, _IMAGENET_STD)
-
-
-def _class_folders(split: Path) -> tuple[str, ...]:
-    # Jupyter leaves .ipynb_checkpoints beside what it opened.
-    folders = [path for path in split.iterdir() if path.is_dir() and path.name[0] != "."]
-    return tuple(sorted(path.name for path in folders))
-
-
-_ORIGINALS: dict[str, type[datasets.CIFAR10]] = {
-    "cifar10": datasets.CIFAR10,
-    "cifar100": datasets.CIFAR100,
-}
 _DOWNLOADS = {
-    **_ORIGINALS,
+    **ORIGINALS,
     "fashion_mnist": datasets.FashionMNIST,
 }
 
 # A reader takes a folder and whether to read the training images; None if they are not there.
 DATASETS: dict[str, Callable[[Path, bool], ImageSet | None]] = {
-    "digits": _digits,
-    "cifar10": partial(_cifar, name="cifar10", column="label", class_names=CIFAR10_CLASSES),
-    "cifar100": partial(_cifar, name="cifar100", column="fine_label", class_names=CIFAR100_CLASSES),
-    "fashion_mnist": _fashion_mnist,
-    "image_folder": _image_folder,
+    "digits": digits,
+    "cifar10": partial(cifar, name="cifar10", column="label", class_names=CIFAR10_CLASSES),
+    "cifar100": partial(cifar, name="cifar100", column="fine_label", class_names=CIFAR100_CLASSES),
+    "fashion_mnist": fashion_mnist,
+    "imagenet_lt": IMAGENET_LT,
+    "inaturalist18": INATURALIST18,
+    "places_lt": PLACES_LT,
+    "imagenet": imagenet,
+    "image_folder": image_folder,
 }

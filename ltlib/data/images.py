@@ -1,31 +1,51 @@
 """Images with their targets, in memory or decoded on access."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from torchvision.transforms.functional import center_crop, resize
 
+from ltlib.data.sources import Sources
 from ltlib.views import PixelFormat
 
 
+class ImageError(ValueError):
+    """An image is missing or cannot be decoded; its file is named."""
+
+    def __init__(self, message: str) -> None:
+        # torch raises a worker's error anew with a message that ends in the worker's traceback.
+        super().__init__(message.strip().rpartition(f"{type(self).__name__}: ")[2])
+
+
 class EncodedImages:
-    """A sequence of image files, or of their bytes, decoded to (H, W, 3) uint8 on access.
+    """A sequence of encoded images, decoded on access.
+
+    Whatever PIL reads becomes RGB by its ``convert``: grey, palette, 16 bits, RGBA, CMYK. The
+    content decides the format, not the name of the file.
 
     Args:
-        sources: Paths, or contents of files.
-        size: Height and width; other shapes are scaled to cover the square, then cropped to its
-            centre.
+        sources: The encoded images.
+        size: Height and width in pixels of what a network sees.
+        own_size: Whether training views start from images of their own shape; otherwise from
+            squares, to which other shapes are scaled to cover them and cropped to their centre.
+        rows: Which sources, in which order; all by default.
     """
 
-    def __init__(self, sources: Sequence[Path | bytes], size: int) -> None:
-        self.sources = sources
-        self.size = size
+    def __init__(
+        self,
+        sources: Sources,
+        size: int,
+        *,
+        own_size: bool = False,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.sources, self.size, self.own_size = sources, size, own_size
+        self.rows = np.arange(len(sources)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -33,20 +53,43 @@ class EncodedImages:
         return len(self), self.size, self.size, 3
 
     def __getitem__(self, index: int) -> np.ndarray:
-        source = self.sources[index]
+        """Decode one image as a test shows it, (size, size, 3) uint8."""
+        picture = self.picture(index)
+        if self.own_size:
+            # 224 of 256 pixels, the test view of all the papers.
+            picture = center_crop(resize(picture, self.size * 8 // 7), [self.size, self.size])
+        return np.asarray(picture)
+
+    def picture(self, index: int) -> Image.Image:
+        """Decode one image to RGB, from which all training views of a sample start.
+
+        Raises:
+            ImageError: If it is missing or cannot be decoded.
+        """
+        row = self.rows[index]
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return np.asarray(_square(image, self.size))
-        except (UnidentifiedImageError, OSError) as error:
-            name = f"image {index}" if isinstance(source, bytes) else source
-            raise ValueError(f"{name} cannot be decoded: {error}") from None
+            content = self.sources.read(row)
+            if not content:
+                raise ValueError("it is empty")
+            with Image.open(io.BytesIO(content)) as image:
+                # Faithful: orientation in EXIF is ignored, as by the authors' convert("RGB").
+                return image.convert("RGB") if self.own_size else _square(image, self.size)
+        except FileNotFoundError:
+            raise ImageError(
+                f"{self.sources.name(row)} is missing; `ltlib data check` names all that are"
+            ) from None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            name = self.sources.name(row)
+            reason = str(error).split(" <_io.")[0]  # PIL shows the address of the buffer
+            raise ImageError(f"{name} cannot be decoded: {reason}") from None
 
     def take(self, indices: np.ndarray) -> "EncodedImages":
         """Return the chosen images, still encoded."""
-        return EncodedImages([self.sources[index] for index in indices], self.size)
+        rows = self.rows[indices]
+        return EncodedImages(self.sources, self.size, own_size=self.own_size, rows=rows)
 
     def decoded(self) -> np.ndarray:
-        """Decode everything to one array (N, H, W, 3)."""
+        """Decode everything to one array (N, size, size, 3)."""
         # Threads gain nothing: decoding small images mostly holds the interpreter's lock.
         return np.stack([self[index] for index in range(len(self))])
 
@@ -97,6 +140,13 @@ class ImageSet:
     def class_counts(self) -> np.ndarray:
         """Images of each class, (C,), int64."""
         return np.bincount(self.targets, minlength=len(self.class_names))
+
+    def picture(self, index: int) -> Image.Image:
+        """Return one image as RGB, from which all training views of a sample start."""
+        images = self.images
+        if isinstance(images, EncodedImages):
+            return images.picture(index)
+        return Image.fromarray(images[index])
 
     @property
     def pixel_format(self) -> PixelFormat:

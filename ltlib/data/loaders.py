@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
-from ltlib.data.images import ImageSet
+from ltlib.data.images import EncodedImages, ImageSet
 from ltlib.views import MultiView, derive_seed, preserved_rng
 
 
@@ -131,7 +130,7 @@ def train_loader(
 def test_loader(
     image_set: ImageSet,
     *,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -140,14 +139,18 @@ def test_loader(
 
     Args:
         image_set: N images.
-        batch_size: Images of one batch of this process.
-        num_workers: Processes that decode; 0 decodes in this one.
+        batch_size: Images of one batch of this process; by default 500, or what 64 MiB hold.
+        num_workers: Processes that decode; 0 decodes in this one, as do images in memory.
         rank: Of this process, which loads a contiguous share of the images.
         world_size: Number of processes.
 
     Returns:
         A loader of ``(images, targets)``: (B, 3, H, W), and (B,).
     """
+    if batch_size is None:
+        batch_size = min(500, 2**26 // (12 * image_set.pixel_format.size**2))
+    if not isinstance(image_set.images, EncodedImages):
+        num_workers = 0
     share = range(len(image_set))[_share(len(image_set), rank, world_size)]
     batches = BatchSampler(share, batch_size, drop_last=False)
     return _loader(_TestBatches(image_set), batches, num_workers)
@@ -160,7 +163,7 @@ class _TrainBatches(Dataset):
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
         with preserved_rng():
             views = [
-                self.multi_view.draw(Image.fromarray(self.image_set.images[index]), epoch, index)
+                self.multi_view.draw(self.image_set.picture(index), epoch, index)
                 for epoch, index in keys
             ]
         targets = self.image_set.targets[[index for _, index in keys]]
@@ -209,6 +212,7 @@ def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if sys.platform == "linux":
         # Not ignored: at exit multiprocessing sends SIGTERM to its children and waits for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

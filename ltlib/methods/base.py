@@ -1,13 +1,14 @@
 """What every method is: a network and one training step on top."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from ltlib.config import ExperimentConfig, ProjectorConfig
 from ltlib.data import class_prior
-from ltlib.models import Projector, build_backbone, build_classifier
+from ltlib.models import Projector, build_backbone, build_classifier, freeze_convolutions
+from ltlib.normalization import with_batch_norm
 
 
 class StepOutput(NamedTuple):
@@ -30,11 +31,17 @@ class Method(nn.Module):
     """
 
     num_views: ClassVar[int] = 1
+    views_per_pass: ClassVar[int] = 1
+    """Views that go through backbone and projector together."""
     prior: Tensor
 
     def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
         super().__init__()
-        self.backbone, self.feature_dim = build_backbone(config.model.backbone)
+        backbone, self.feature_dim = build_backbone(config.model.backbone)
+        self.batch_norm = config.model.batch_norm
+        self.backbone = with_batch_norm(backbone, self.batch_norm, self.views_per_pass)
+        if config.model.trainable_convolutions == "last_block":
+            freeze_convolutions(self.backbone)
         self.num_classes = len(class_counts)
         self.classifier = build_classifier(
             config.model.classifier,
@@ -53,6 +60,15 @@ class Method(nn.Module):
             targets: (B,), int64 in [0, C).
         """
         raise NotImplementedError
+
+    def build_projector(self, config: ProjectorConfig) -> nn.Module:
+        """Build the MLP from features (B, F) to embeddings (B, D)."""
+        projector = build_projector(self.feature_dim, config)
+        return with_batch_norm(projector, self.batch_norm, self.views_per_pass)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy pre-trained weights to the backbone, and to what is a copy of it."""
+        self.backbone.load_state_dict(weights)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits of test images, (B, 3, H, W) -> (B, C); argmax is the prediction."""
@@ -77,7 +93,7 @@ class Method(nn.Module):
 
 
 def build_projector(feature_dim: int, config: ProjectorConfig) -> Projector:
-    """Build the MLP from features (B, F) to embeddings (B, D)."""
+    """Build the MLP from features (B, F) to embeddings (B, D), its batch norm local."""
     return Projector(
         feature_dim,
         config.hidden_dim,

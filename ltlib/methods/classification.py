@@ -17,7 +17,7 @@ from ltlib.config import (
     LogitAdjustmentConfig,
     MixupConfig,
 )
-from ltlib.distributed import gather
+from ltlib.distributed import gather, rank
 from ltlib.losses import (
     class_balanced_weights,
     focal_loss,
@@ -138,8 +138,8 @@ class LabelAwareMargin(_Reweighted):
 class Mixup(Method):
     """Cross entropy on convex combinations of images, and of their targets.
 
-    One share is drawn for a batch. Of several processes each mixes its own images among
-    themselves, all with the same share, since all begin a step with the same seed.
+    One share and one permutation are drawn for the batch of all processes, by each alike, since
+    all begin a step with the same seed; so the images are gathered as well.
     """
 
     def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
@@ -149,8 +149,10 @@ class Mixup(Method):
 
     def forward(self, views: list[Tensor], targets: Tensor) -> StepOutput:
         share = self.shares.sample().item()
+        own = gather(torch.full_like(targets, rank())) == rank()  # rows of the batch (B,)
+        images, targets = gather(views[0]), gather(targets)
         partners = torch.randperm(len(targets)).to(targets.device)
-        mixed = share * views[0] + (1 - share) * views[0][partners]
+        mixed = share * views[0] + (1 - share) * images[partners[own]]
         logits = gather(self.predict(mixed))
-        loss = mixup_cross_entropy(logits, gather(targets), gather(targets[partners]), share)
+        loss = mixup_cross_entropy(logits, targets, targets[partners], share)
         return StepOutput(loss, logits, {"mixup": loss})

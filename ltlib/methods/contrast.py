@@ -28,7 +28,7 @@ from ltlib.methods.base import Method, StepOutput, build_projector
 class _Contrast(Method):
     """Logit adjustment on view 0 and a contrastive loss on the embeddings of views 1 and 2."""
 
-    num_views = 3
+    num_views = views_per_pass = 3
 
     def __init__(self, config: ExperimentConfig, class_counts: Sequence[int] | Tensor) -> None:
         super().__init__(config, class_counts)
@@ -42,7 +42,7 @@ class _Contrast(Method):
         )
         self.temperature = method.temperature
         self.ce_weight, self.contrast_weight = method.ce_weight, method.contrast_weight
-        self.projector = build_projector(self.feature_dim, method.projector)
+        self.projector = self.build_projector(method.projector)
 
     def forward(self, views: list[Tensor], targets: Tensor) -> StepOutput:
         # Faithful: one pass over the views together, so batch norm sees all of them at once.
@@ -93,7 +93,8 @@ class BalancedContrast(_Contrast):
         assert isinstance(method, BalancedContrastConfig)
         self.class_averaging = method.class_averaging
         self.anchor_average = method.anchor_average
-        # Faithful: the prototypes' own MLP, whose batch norm runs over the classes.
+        # Faithful: the prototypes' own MLP, whose batch norm runs over the classes; it sees the
+        # same rows in every process.
         self.prototype_projector = (
             build_projector(self.feature_dim, method.projector) if method.class_complement else None
         )

@@ -1,6 +1,6 @@
 """PaCo and GPaCo: learnable class centers, samples and a queue in one softmax."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from ltlib.config import (
 from ltlib.distributed import gather
 from ltlib.losses import parametric_contrastive_loss
 from ltlib.memory import FeatureQueue, MomentumEncoder
-from ltlib.methods.base import Method, StepOutput, build_projector
+from ltlib.methods.base import Method, StepOutput
 
 
 class _Parametric(Method):
@@ -35,13 +35,19 @@ class _Parametric(Method):
             center_temperature=method.center_temperature,
             normalize_weights=method.normalize_weights,
         )
-        self.projector = build_projector(self.feature_dim, method.projector)
+        self.logit_adjustment = method.logit_adjustment
+        self.projector = self.build_projector(method.projector)
         self.queue = FeatureQueue(
             method.queue_size,
             method.projector.embedding_dim,
             num_classes=self.num_classes,
             init=method.queue_init,
         )
+
+    @property
+    def center_prior(self) -> Tensor | None:
+        """Share of each class whose log is added to the center logits, (C,), or None."""
+        return self.prior if self.logit_adjustment else None
 
 
 class ParametricContrast(_Parametric):
@@ -51,6 +57,10 @@ class ParametricContrast(_Parametric):
         super().__init__(config, class_counts)
         assert isinstance(config.method, ParametricContrastConfig)
         self.momentum_encoder = MomentumEncoder(self._encoder(), config.method.momentum)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        super().start_from(weights)
+        self.momentum_encoder.encoder.load_state_dict(self._encoder().state_dict())
 
     def _encoder(self) -> nn.Module:
         assert self.projector is not None
@@ -69,7 +79,7 @@ class ParametricContrast(_Parametric):
             torch.cat([keys, self.queue.keys]),
             torch.cat([targets, self.queue.targets]),
             logits,
-            self.prior,
+            self.center_prior,
         )
         self.queue.enqueue(keys, targets)
         return StepOutput(loss, logits, {"paco": loss})
@@ -94,7 +104,7 @@ class GeneralizedParametricContrast(_Parametric):
             self.queue.keys,
             self.queue.targets,
             logits,
-            self.prior,
+            self.center_prior,
             label_smoothing=self.label_smoothing,
         )
         batch = len(targets)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ltlib.recipes.cifar import CIFAR_METHODS
 from ltlib.recipes.published import published_results
-from ltlib.recipes.settings import CIFAR_METHODS, look_up
+from ltlib.recipes.settings import look_up
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,41 @@ def _baseline_rows(method: str) -> tuple[Row, ...]:
     return rows if title else tuple(Row(row.recipe) for row in rows)
 
 
+_DATASETS = {
+    "imagenet_lt": "ImageNet-LT",
+    "inaturalist18": "iNaturalist2018",
+    "places_lt": "Places-LT",
+    "imagenet": "ImageNet-1K(full)",
+}
+_BACKBONES = {
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+    "resnet152": "ResNet-152",
+    "resnet200": "ResNet-200",
+    "resnext50": "ResNeXt-50",
+    "resnext101": "ResNeXt-101",
+}
+_PAPERS = {"bcl": "BCL", "proco": "ProCo", "paco": "PaCo", "gpaco": "GPaCo"}
+
+
+def _large_row(recipe: str, table: str) -> Row:
+    """A row of a data set of 224 pixels, published in a paper's table of results.csv."""
+    method, dataset, backbone, *variant = recipe.split("-")
+    published: dict[str, object] = {
+        "paper": _PAPERS[method],
+        "table": table,
+        "dataset": _DATASETS[dataset],
+        "backbone": _BACKBONES[backbone] + "(ImageNet-pretrained)" * (dataset == "places_lt"),
+        "method": _PAPERS[method],
+        "split": "all",
+    }
+    if method == "bcl" and variant:
+        published["views_or_aug"] = "-".join(variant)
+    if method == "proco":
+        published["epochs"] = 180 if variant else 90
+    return Row(recipe, published)
+
+
 TABLES: dict[str, Table] = {
     "start_here": Table(
         title="Seven losses on a long tail of digits",
@@ -103,6 +139,79 @@ TABLES: dict[str, Table] = {
         protocol="ResNet-32, 200 epochs, BCL's augmentation and schedule, top-1 accuracy on the "
         "balanced test set; published: DBM's controlled rerun, where it has the method",
         rows=tuple(row for method in _LADDER for row in _baseline_rows(method)),
+    ),
+    "bcl_imagenet_lt": Table(
+        title="Balanced Contrastive Learning on ImageNet-LT",
+        paper="2207.09052",
+        protocol="90 epochs, top-1 accuracy on the balanced test set; CE and LA: the same without "
+        "contrast; the paper's epoch is the best on the validation set",
+        rows=(
+            Row("ce-imagenet_lt-resnet50"),
+            Row("la-imagenet_lt-resnet50"),
+            _large_row("bcl-imagenet_lt-resnet50", "ImageNet-LT 90 epochs (as quoted)"),
+            Row("ce-imagenet_lt-resnext50"),
+            Row("la-imagenet_lt-resnext50"),
+            _large_row("bcl-imagenet_lt-resnext50-sim-sim", "README results"),
+            _large_row("bcl-imagenet_lt-resnext50-sim-rand", "README results"),
+            _large_row("bcl-imagenet_lt-resnext50-rand-rand", "README results"),
+        ),
+    ),
+    "proco_imagenet_lt": Table(
+        title="Probabilistic Contrastive Learning on ImageNet-LT",
+        paper="2403.06726",
+        protocol="90 or 180 epochs, top-1 accuracy on the balanced test set; the paper's epoch is "
+        "the best on the validation set",
+        rows=(
+            _large_row("proco-imagenet_lt-resnet50", "README supervised"),
+            _large_row("proco-imagenet_lt-resnet50-180ep", "README supervised"),
+            _large_row("proco-imagenet_lt-resnext50", "README supervised"),
+        ),
+    ),
+    "paco_imagenet_lt": Table(
+        title="Parametric Contrastive Learning, PaCo and GPaCo, on ImageNet-LT",
+        paper="2107.12028",
+        protocol="400 epochs, top-1 accuracy on the balanced test set; the paper's epoch is the "
+        "best on the test set",
+        rows=tuple(
+            _large_row(f"{method}-imagenet_lt-{backbone}", "README ImageNet-LT")
+            for method in ("paco", "gpaco")
+            for backbone in ("resnet50", "resnext50", "resnext101")
+        ),
+    ),
+    "inaturalist18": Table(
+        title="Contrastive methods on iNaturalist 2018",
+        paper="",
+        protocol="90 (ProCo), 100 (BCL) or 400 epochs, top-1 accuracy on the validation set, on "
+        "which the papers choose the epoch as well",
+        rows=(
+            _large_row("bcl-inaturalist18-resnet50", "iNat 100 epochs (as quoted)"),
+            _large_row("proco-inaturalist18-resnet50", "README supervised"),
+            _large_row("paco-inaturalist18-resnet50", "README iNat"),
+            _large_row("paco-inaturalist18-resnet152", "README iNat"),
+            _large_row("gpaco-inaturalist18-resnet50", "README iNat"),
+            _large_row("gpaco-inaturalist18-resnet152", "README iNat"),
+        ),
+    ),
+    "places_lt": Table(
+        title="Parametric Contrastive Learning on Places-LT",
+        paper="2107.12028",
+        protocol="ResNet-152 from ImageNet weights, 30 epochs, top-1 accuracy; the paper's is the "
+        "best epoch's on the validation set",
+        rows=(
+            _large_row("paco-places_lt-resnet152", "README Places-LT"),
+            _large_row("gpaco-places_lt-resnet152", "README Places-LT"),
+        ),
+    ),
+    "paco_imagenet": Table(
+        title="Parametric Contrastive Learning on full ImageNet",
+        paper="2107.12028",
+        protocol="400 epochs, top-1 accuracy on the validation set",
+        rows=(
+            _large_row("paco-imagenet-resnet50", "README full ImageNet"),
+            _large_row("paco-imagenet-resnet101", "README full ImageNet"),
+            _large_row("paco-imagenet-resnet200", "README full ImageNet"),
+            _large_row("gpaco-imagenet-resnet50", "README full ImageNet & OOD"),
+        ),
     ),
 }
 

@@ -1,5 +1,6 @@
 """Train one experiment: one readable loop, resumable at any step on any number of processes."""
 
+from ltlib.trainer.endings import NonFiniteLossError, OtherProcessError
 from ltlib.trainer.evaluation import (
     SAMPLES_PER_CLASS,
     Evaluation,
@@ -7,14 +8,16 @@ from ltlib.trainer.evaluation import (
     evaluate,
     evaluate_release,
 )
-from ltlib.trainer.loop import NonFiniteLossError, train
+from ltlib.trainer.loop import train
 from ltlib.trainer.schedule import learning_rate
-from ltlib.trainer.signals import Stopped, stop_signals
+from ltlib.trainer.signals import Stopped, StopRequest, stop_signals
 
 __all__ = [
     "SAMPLES_PER_CLASS",
     "Evaluation",
     "NonFiniteLossError",
+    "OtherProcessError",
+    "StopRequest",
     "Stopped",
     "describe_geometry",
     "evaluate",

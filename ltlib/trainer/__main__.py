@@ -1,11 +1,15 @@
-"""Train the run of a folder; what ``reproduce`` starts under torchrun."""
+"""Train the run of a folder; what ``reproduce`` starts under torchrun.
+
+What a user can mend is not printed here but left in the run's ``status.json``, for the launcher.
+"""
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from ltlib.distributed import process_group
-from ltlib.runs import read_config
+from ltlib.runs import RunError, read_config
 from ltlib.trainer import train
 
 
@@ -21,8 +25,11 @@ def main() -> None:
     options = vars(parser.parse_args())
     run_dir = options.pop("run_dir")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with process_group():
-        train(read_config(run_dir), run_dir, **options)
+    try:
+        with process_group():
+            train(read_config(run_dir), run_dir, **options)
+    except (ValueError, OSError, RunError, KeyboardInterrupt):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

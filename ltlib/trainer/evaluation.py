@@ -1,20 +1,23 @@
 """What a trained network answers to the test images, and the geometry of its features."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ltlib import geometry
 from ltlib.checkpoints import Release
 from ltlib.config import DataConfig
 from ltlib.data import load_dataset, test_loader
-from ltlib.distributed import gather
+from ltlib.distributed import any_rank, gather
 from ltlib.execution import Execution
 from ltlib.methods import Method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
+from ltlib.trainer.signals import Stopped, StopRequest
 
 SAMPLES_PER_CLASS = 20
 """Test embeddings kept in ``geometry.npz`` for pictures."""
@@ -38,7 +41,10 @@ def accuracies(evaluation: Evaluation, counts: np.ndarray) -> dict[str, float]:
 
 @torch.inference_mode()
 def evaluate(
-    method: Method | Release, loader: DataLoader, execution: Execution | None = None
+    method: Method | Release,
+    loader: DataLoader,
+    execution: Execution | None = None,
+    stop: StopRequest | None = None,
 ) -> Evaluation:
     """Answer every test image once, however many processes share them.
 
@@ -46,11 +52,15 @@ def evaluate(
         method: The trained method or released network; left in evaluation mode.
         loader: This process's share, from ``data.test_loader``.
         execution: Device and precision; by default float32 where the method is.
+        stop: Heeded between batches, if given.
+
+    Raises:
+        Stopped: If a process was asked to stop.
     """
     execution = execution or Execution(next(method.parameters()).device, False, 0)
     method.eval()
     logits, targets = [], []
-    for images, labels in loader:
+    for images, labels in _batches(loader, stop):
         with execution.autocast():
             logits.append(method.predict(execution.place(images)).float())
         targets.append(labels.to(execution.device))
@@ -96,9 +106,13 @@ def evaluate_release(
 
 @torch.inference_mode()
 def describe_geometry(
-    method: Method, loader: DataLoader, class_counts: np.ndarray, execution: Execution
+    method: Method,
+    loader: DataLoader,
+    class_counts: np.ndarray,
+    execution: Execution,
+    stop: StopRequest | None = None,
 ) -> dict[str, np.ndarray]:
-    """Measure the trained network's test features and embeddings.
+    """Measure the trained network's test features and embeddings; ``stop`` as in ``evaluate``.
 
     Returns:
         ``feature_means`` (C, F), ``embedding_means`` (C, D), ``classifier`` (C, F),
@@ -107,7 +121,7 @@ def describe_geometry(
     """
     method.eval()
     parts = []
-    for images, labels in loader:
+    for images, labels in _batches(loader, stop):
         with execution.autocast():
             features, embeddings = method.embed(execution.place(images))
             predictions = method.classifier(features).argmax(dim=1)
@@ -151,3 +165,17 @@ def describe_geometry(
         | {name: np.asarray(value) for name, value in measures.items()}
         | {"class_counts": class_counts}
     )
+
+
+def _batches(loader: DataLoader, stop: StopRequest | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the loader's batches; if one process is asked to stop, all of them do."""
+    if stop is None:
+        yield from loader
+        return
+    for batch in loader:
+        if stop.is_set():
+            break
+        yield batch
+    # Not asked between batches: of those, the processes may have different numbers.
+    if any_rank(stop.is_set()):
+        raise Stopped("stopped while evaluating; start again to resume", stop.number)

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,13 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from ltlib.checkpoints import export_weights, load_checkpoint, remove_checkpoints, save_checkpoint
+from ltlib.checkpoints import (
+    export_weights,
+    load_checkpoint,
+    read_pretrained,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from ltlib.config import ExperimentConfig
 from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
 from ltlib.distributed import any_rank, is_main, rank, share_buffers, world_size
@@ -25,15 +30,14 @@ from ltlib.execution import Execution, Precision, describe
 from ltlib.methods import build_method
 from ltlib.runs import (
     RESULT,
-    RunError,
     is_finished,
-    lock_run,
     read_json,
     write_arrays,
     write_history,
     write_json,
     write_status,
 )
+from ltlib.trainer.endings import NonFiniteLossError, responsible_for
 from ltlib.trainer.evaluation import Evaluation, accuracies, describe_geometry, evaluate
 from ltlib.trainer.schedule import learning_rate
 from ltlib.trainer.signals import Stopped, stop_signals
@@ -41,9 +45,7 @@ from ltlib.views import derive_seed
 
 logger = logging.getLogger(__name__)
 
-
-class NonFiniteLossError(RunError):
-    """The loss became NaN or infinite."""
+_SAVE_SHARE = 0.01  # of the time, at most, goes into the checkpoints of epochs' ends
 
 
 def train(
@@ -65,7 +67,9 @@ def train(
         data_root: Folder searched first for the data set.
         device, precision, num_workers: See ``Execution.choose``.
         download: Whether a missing data set may be downloaded.
-        checkpoint_seconds: Longest time between checkpoints; each epoch's end makes one too.
+        checkpoint_seconds: Longest time between checkpoints. An epoch's end makes one too, unless
+            saving would cost more than 1 % of the time since the last; resuming repeats such an
+            epoch exactly.
 
     Returns:
         The content of ``result.json``: the last and the best epoch, accuracies as fractions.
@@ -78,7 +82,7 @@ def train(
     run_dir = Path(run_dir)
     if is_finished(run_dir):
         return read_json(run_dir / RESULT)
-    with _responsible_for(run_dir), stop_signals() as stop:
+    with responsible_for(run_dir), stop_signals() as stop:
         execution = Execution.choose(device, precision, num_workers)
         train_set, test_set = (
             load_dataset(
@@ -102,22 +106,31 @@ def train(
 
         torch.manual_seed(config.seed)
         method = build_method(config, counts.tolist())
+        state = load_checkpoint(run_dir)
+        pretrained = state.get("pretrained") if state else None
+        if config.model.pretrained and not state:
+            weights, pretrained = read_pretrained(config.model.backbone, data_root)
+            method.start_from(weights)
         execution.prepare(method)
         step_module: nn.Module = method
         if world_size() > 1:
-            step_module = DistributedDataParallel(method)
+            gpus = [execution.device] if execution.device.type == "cuda" else None
+            step_module = DistributedDataParallel(method, gpus)
+            # They are equal on all ranks, but for local batch norm's, which training never reads.
+            step_module.broadcast_buffers = False
         optimizer = torch.optim.SGD(
             [parameter for parameter in method.parameters() if parameter.requires_grad],
             lr=config.optim.lr,
             momentum=config.optim.momentum,
             weight_decay=config.optim.weight_decay,
+            fused=execution.device.type == "cuda",
         )
 
         start_epoch, start_step, seconds = 0, 0, 0.0
         history: list[dict[str, float]] = []
         records: list[Tensor] = []  # of this epoch's steps: the loss and its terms
         terms: list[str] = []
-        if state := load_checkpoint(run_dir):
+        if state:
             method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
             start_epoch, start_step, seconds = state["epoch"], state["step"], state["seconds"]
@@ -125,7 +138,12 @@ def train(
             records = list(state["records"].to(execution.device))
             logger.info("resuming %s at epoch %d step %d", run_dir, start_epoch, start_step)
 
+        started = epoch_started = saved = time.monotonic()
+        save_seconds = 0.0
+
         def save(epoch: int, step: int) -> None:
+            nonlocal saved, save_seconds
+            begun = time.monotonic()
             if is_main():
                 save_checkpoint(
                     run_dir,
@@ -137,11 +155,13 @@ def train(
                         "seconds": seconds + time.monotonic() - started,
                         "history": history,
                         "terms": terms,
+                        "pretrained": pretrained,
                         "records": torch.stack(records).cpu() if records else torch.empty(0),
                     },
                 )
+            saved = time.monotonic()
+            save_seconds = saved - begun
 
-        started = epoch_started = saved = time.monotonic()
         events = SummaryWriter(str(run_dir), purge_step=start_epoch) if is_main() else None
         for epoch in range(start_epoch, config.optim.epochs):
             lr = learning_rate(config.optim, epoch)
@@ -167,18 +187,23 @@ def train(
                 records.append(torch.stack([output.loss, *output.terms.values()]).detach())
                 _ensure_finite(records, epoch, lag=execution.device.type == "cuda")
 
-                stopping = any_rank(stop.is_set(), execution.device)
+                stopping = any_rank(stop.is_set())
                 if stopping or time.monotonic() - saved > checkpoint_seconds:
                     _ensure_finite(records, epoch)
                     save(epoch, step + 1)
-                    saved = time.monotonic()
                 if stopping:
-                    raise Stopped(f"stopped at epoch {epoch} step {step}; start again to resume")
+                    raise Stopped(
+                        f"stopped at epoch {epoch} step {step}; start again to resume", stop.number
+                    )
 
             _ensure_finite(records, epoch)
             means = torch.stack(records).mean(dim=0).tolist()
             share_buffers(method)
-            evaluation = evaluate(method, tests, execution)
+            try:
+                evaluation = evaluate(method, tests, execution, stop)
+            except Stopped:
+                save(epoch, len(batches))
+                raise
             now = time.monotonic()
             row = {"epoch": epoch, "lr": lr, "loss": means[0]}
             row |= {f"loss/{name}": x for name, x in zip(terms, means[1:], strict=True)}
@@ -189,17 +214,18 @@ def train(
                 write_history(run_dir, history)
                 for name, value in row.items():
                     events.add_scalar(name, value, epoch)
-                save(epoch + 1, 0)
-                saved = time.monotonic()
                 logger.info(
                     "%s epoch %d/%d  loss %.4f  accuracy %.2f %%  %.1f s",
                     *(run_dir, epoch + 1, config.optim.epochs, row["loss"]),
                     *(100 * row["all"], row["seconds"]),
                 )
+            last = epoch + 1 == config.optim.epochs
+            if last or save_seconds < _SAVE_SHARE * (time.monotonic() - saved):
+                save(epoch + 1, 0)
 
         if start_epoch == config.optim.epochs:  # it was stopped just before its result
-            evaluation = evaluate(method, tests, execution)
-        arrays = describe_geometry(method, tests, counts, execution)
+            evaluation = evaluate(method, tests, execution, stop)
+        arrays = describe_geometry(method, tests, counts, execution, stop)
         result = {
             "last": _pick(history[-1]),
             "best": _pick(max(history, key=lambda row: row["all"])),
@@ -207,6 +233,7 @@ def train(
         if events is not None:
             events.close()
             provenance = describe(execution) | {"seconds": seconds + time.monotonic() - started}
+            provenance |= {"pretrained": pretrained} if pretrained else {}
             export_weights(method, run_dir / "model.safetensors")
             write_arrays(run_dir / "predictions.npz", _predictions(evaluation, train_set))
             write_arrays(run_dir / "geometry.npz", arrays)
@@ -215,24 +242,6 @@ def train(
             write_json(run_dir / RESULT, result)
             remove_checkpoints(run_dir)
         return result
-
-
-@contextmanager
-def _responsible_for(run_dir: Path) -> Iterator[None]:
-    """Hold the run, and leave word of what became of it."""
-    if not is_main():
-        yield
-        return
-    with lock_run(run_dir):
-        write_status(run_dir, "running", process=os.getpid(), machine=os.uname().nodename)
-        try:
-            yield
-        except (Stopped, KeyboardInterrupt):
-            write_status(run_dir, "preempted")
-            raise
-        except BaseException as error:
-            write_status(run_dir, "failed", why=f"{type(error).__name__}: {error}")
-            raise
 
 
 def _ensure_finite(records: list[Tensor], epoch: int, lag: bool = False) -> None:
@@ -258,7 +267,12 @@ def _progress(
         leave=False,
         disable=not (interactive and is_main()),
     )
-    return enumerate(bar, start_step)
+    try:
+        yield from enumerate(bar, start_step)
+    except ValueError as error:
+        # A worker's error arrives as the text of a traceback, whose last line is its sentence.
+        last_line = str(error).strip().rpartition("\n")[2]
+        raise ValueError(last_line.removeprefix("ValueError: ")) from error
 
 
 def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.ndarray]:

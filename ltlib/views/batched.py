@@ -200,7 +200,7 @@ def _policy_step(step: int) -> tuple[Tensor, Tensor]:
     for pair, (name, probability, level) in enumerate(steps[step] for steps in CIFAR_POLICY):
         number = list(_AUTOAUGMENT).index(name)
         probabilities[number, pair] = probability
-        magnitudes[number, pair] = OPERATIONS[name].magnitude(float(level))
+        magnitudes[number, pair] = OPERATIONS[name].magnitude(level)
     return probabilities, magnitudes
 
 

@@ -1,10 +1,11 @@
 """The papers' augmentations by name, as PIL pipelines."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torchvision import transforms as T
 
-from ltlib.views.operations import CifarAutoAugment, Cutout, GaussianBlur
+from ltlib.views.operations import CifarAutoAugment, Cutout, GaussianBlur, rand_augment
 from ltlib.views.pixels import PixelFormat
 
 
@@ -37,20 +38,61 @@ def _crop_and_flip(pixel_format: PixelFormat) -> list[Callable]:
 
 
 def _sim_proco(pixel_format: PixelFormat) -> T.Compose:
-    """The contrastive view of ProCo: SimCLR's without blur."""
+    """The contrastive view of ProCo, and of BCL at 224 pixels: SimCLR's without blur."""
     return T.Compose([*_sim(pixel_format, 0.08), pixel_format.to_tensor])
 
 
 def _sim_paco(pixel_format: PixelFormat) -> T.Compose:
-    """The contrastive view of PaCo: less of a zoom, and blur."""
-    blur = T.RandomApply([GaussianBlur()], p=0.5)
-    return T.Compose([*_sim(pixel_format, 0.2), blur, pixel_format.to_tensor])
+    """The contrastive view of PaCo on CIFAR: less of a zoom, and blur."""
+    return T.Compose([*_sim(pixel_format, 0.2), _blur(), pixel_format.to_tensor])
+
+
+def _sim_paco_large(pixel_format: PixelFormat) -> T.Compose:
+    """The contrastive view of PaCo at 224 pixels: no other hue, and flipped last."""
+    crop = T.RandomResizedCrop(pixel_format.size)
+    steps = [crop, _jitter(), T.RandomGrayscale(0.2), _blur(), T.RandomHorizontalFlip()]
+    return T.Compose([*steps, pixel_format.to_tensor])
+
+
+def _rand_bcl(pixel_format: PixelFormat) -> T.Compose:
+    """The contrastive view ``rand`` of BCL and ProCo: their ``sim``, then RandAugment."""
+    steps = [*_sim(pixel_format, 0.08), rand_augment(pixel_format.size)]
+    return T.Compose([*steps, pixel_format.to_tensor])
+
+
+def _randcls(pixel_format: PixelFormat, num_operations: int = 2) -> T.Compose:
+    """The classifier's view of BCL and ProCo and the query's of PaCo, at 224 pixels."""
+    steps = [*_zoom_and_flip(pixel_format), _jitter()]
+    steps.append(rand_augment(pixel_format.size, num_operations))
+    return T.Compose([*steps, pixel_format.to_tensor])
+
+
+def _randclsstack(
+    pixel_format: PixelFormat, num_operations: int = 2, magnitude: int = 10
+) -> T.Compose:
+    """The query's view of PaCo's larger networks and the second of GPaCo's: grey and blurred."""
+    steps = [*_zoom_and_flip(pixel_format), _jitter(), T.RandomGrayscale(0.2), _blur()]
+    steps.append(rand_augment(pixel_format.size, num_operations, magnitude))
+    return T.Compose([*steps, pixel_format.to_tensor])
+
+
+def _zoom_and_flip(pixel_format: PixelFormat, smallest_crop: float = 0.08) -> list[Callable]:
+    crop = T.RandomResizedCrop(pixel_format.size, scale=(smallest_crop, 1.0))
+    return [crop, T.RandomHorizontalFlip()]
+
+
+def _jitter() -> Callable:
+    # As in the authors' code: at probability 1 it still draws whether to apply.
+    return T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.0)], p=1.0)
+
+
+def _blur() -> Callable:
+    return T.RandomApply([GaussianBlur()], p=0.5)
 
 
 def _sim(pixel_format: PixelFormat, smallest_crop: float) -> list[Callable]:
     return [
-        T.RandomResizedCrop(pixel_format.size, scale=(smallest_crop, 1.0)),
-        T.RandomHorizontalFlip(),
+        *_zoom_and_flip(pixel_format, smallest_crop),
         T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
         T.RandomGrayscale(0.2),
     ]
@@ -64,7 +106,7 @@ def _digits(pixel_format: PixelFormat) -> T.Compose:
 
 
 def _test(pixel_format: PixelFormat) -> T.Compose:
-    """The image as it is."""
+    """The image as the data set gives it: those of 224 pixels come scaled and cropped."""
     return T.Compose([pixel_format.to_tensor])
 
 
@@ -72,6 +114,15 @@ VIEWS: dict[str, Callable[[PixelFormat], T.Compose]] = {
     "cifar_autoaugment": _cifar_autoaugment,
     "sim_proco": _sim_proco,
     "sim_paco": _sim_paco,
+    "randcls": _randcls,
+    "randcls_n3": partial(_randcls, num_operations=3),
+    "randcls_n5": partial(_randcls, num_operations=5),
+    "randclsstack": _randclsstack,
+    "randclsstack_n3": partial(_randclsstack, num_operations=3),
+    "randclsstack_n3_m12": partial(_randclsstack, num_operations=3, magnitude=12),
+    "randclsstack_n5": partial(_randclsstack, num_operations=5),
+    "rand_bcl": _rand_bcl,
+    "sim_paco_large": _sim_paco_large,
     "flip_crop": _flip_crop,
     "digits": _digits,
     "test": _test,
