@@ -27,6 +27,7 @@ from ltlib.data.small import (
     digits,
     fashion_mnist,
 )
+from ltlib.distributed import is_main
 
 _DEBIAN_DATASETS = Path("/usr/share/datasets")
 
@@ -133,7 +134,8 @@ def _read_first(
     for folder in folders:
         pack = pack_path(folder, name, train)
         if packed and pack.is_file():
-            logger.info("images of %s", pack)
+            if is_main():
+                logger.info("images of %s", pack)
             return read_pack(pack), folder
         full = DATASETS[name](folder, train)
         if full is not None:
