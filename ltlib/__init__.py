@@ -10,5 +10,7 @@ import os
 
 # Threads that wait by spinning make training five times slower beside any other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Large pages for tensors on a CPU: a step has a gigabyte of activations to walk through.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

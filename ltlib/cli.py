@@ -104,6 +104,13 @@ def train(
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda or cuda:N.")] = None,  # noqa: UP045
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     num_workers: Annotated[Optional[int], typer.Option(help="Processes that augment.")] = None,  # noqa: UP045
+    views: Annotated[
+        str, typer.Option(help="batched on the device where possible, or pil, the reference.")
+    ] = "batched",
+    compiled: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--compile/--no-compile", help="torch.compile; where it pays by default."),
+    ] = None,
     download: Annotated[bool, typer.Option(help="Download a missing CIFAR data set.")] = False,
 ) -> None:
     """Train one recipe, or resume it; the last line printed is the run's folder."""
@@ -114,6 +121,7 @@ def train(
     config = override(get_recipe(recipe), _parse_changes(changes) | {"seed": seed})
     run_dir = open_run(config, recipe, runs_dir)
     options: dict[str, Any] = {"device": device, "precision": precision, "num_workers": num_workers}
+    options |= {"views": views, "compiled": compiled}
     if num_processes > 1:
         from ltlib.reproduce import launch
 
@@ -271,7 +279,10 @@ def benchmark_losses_command(
 @benchmark_app.command("train")
 def benchmark_train_command(
     quick: Quick = False,
-    steps: Annotated[int, typer.Option(help="Timed steps of each side.")] = 5,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Timed steps of each side; a whole epoch by default."),
+    ] = None,
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of CIFAR-100; random images without it."),

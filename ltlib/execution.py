@@ -3,9 +3,12 @@
 None of this is part of an experiment's identity; it is written to the run's provenance.
 """
 
+import ctypes
 import os
 import platform
+import shutil
 import subprocess
+import sysconfig
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,16 +21,24 @@ from torch import Tensor, nn
 from ltlib.distributed import world_size
 
 Precision = Literal["auto", "bf16", "fp32"]
+Views = Literal["batched", "pil"]
+
+_WORTH_COMPILING = 400_000
+"""Images of a whole run, views counted, from which compiling pays: it costs about a minute."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Device, precision and data workers of one process."""
+    """Device, precision, views, compilation and data workers of one process."""
 
     device: torch.device
     bf16: bool
     """Whether forward passes run under bfloat16 autocast; losses stay in float32."""
     num_workers: int
+    views: Views = "batched"
+    """Views of small images in batches on the device, or each by PIL: equal distributions."""
+    compiled: bool | None = None
+    """Whether backbones are compiled; None where that pays."""
 
     @classmethod
     def choose(
@@ -35,6 +46,8 @@ class Execution:
         device: str | None = None,
         precision: Precision = "auto",
         num_workers: int | None = None,
+        views: Views = "batched",
+        compiled: bool | None = None,
     ) -> "Execution":
         """Fill in what was not asked for from what the machine has.
 
@@ -42,9 +55,14 @@ class Execution:
             device: "cpu", "cuda" or "cuda:N"; the GPU of this process if there is one.
             precision: "auto" takes bf16 where the hardware multiplies it, as emulation is slow.
             num_workers: Processes that augment; the cores left over, at most 8, none on 2 cores.
+            views: "batched" where all of a recipe's views are (those of images in memory), or
+                "pil", one image at a time, the reference.
+            compiled: Whether ``torch.compile`` takes the backbones; None leaves it to
+                ``compiles``.
 
         Raises:
-            ValueError: If the device or precision does not exist.
+            ValueError: If the device, precision or kind of views does not exist, or there is no
+                compiler.
         """
         if device is None:
             device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
@@ -53,11 +71,25 @@ class Execution:
             raise ValueError(f"device {device!r} was asked for but torch sees no GPU; use cpu")
         if precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
+        if views not in ("batched", "pil"):
+            raise ValueError(f"views must be batched or pil, got {views!r}")
+        if compiled and not has_compiler():
+            raise ValueError("compiling needs g++ and Python's headers; install them or go without")
         bf16 = has_fast_bf16(chosen) if precision == "auto" else precision == "bf16"
         if num_workers is None:
             cores = len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())
             num_workers = 0 if cores <= 2 else min(8, cores - 1)
-        return cls(chosen, bf16, num_workers)
+        return cls(chosen, bf16, num_workers, views, compiled)
+
+    def compiles(self, num_images: int) -> bool:
+        """Tell whether a run over so many images, views counted, compiles its backbones.
+
+        By default where it was measured to pay: on a CPU in bf16, if the run is long.
+        """
+        if self.compiled is None:
+            pays = self.bf16 and self.device.type == "cpu" and num_images >= _WORTH_COMPILING
+            return pays and has_compiler()
+        return self.compiled
 
     def autocast(self) -> AbstractContextManager:
         """Enter the run's precision."""
@@ -69,6 +101,8 @@ class Execution:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move a network to the device, channels last."""
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         return module.to(self.device).to(memory_format=torch.channels_last)
 
 
@@ -77,6 +111,12 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return "amx_bf16" in cpu_features()
+
+
+def has_compiler() -> bool:
+    """Tell whether ``torch.compile`` finds what it needs for a CPU."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.exists() and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def cpu_features() -> set[str]:
@@ -105,14 +145,37 @@ def describe(execution: Execution) -> dict[str, object]:
         "commit": _commit(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("ltlib", "torch", "torchvision", "numpy")},
+            **{
+                name: version(name)
+                for name in ("ltlib", "torch", "torchvision", "timm", "pillow", "numpy")
+            },
         },
         "device": torch.cuda.get_device_name(execution.device) if on_gpu else cpu_name(),
         "threads": torch.get_num_threads(),
         "precision": "bf16" if execution.bf16 else "fp32",
         "processes": world_size(),
         "workers": execution.num_workers,
+        "views": execution.views,
+        "compiled": bool(execution.compiled),
     }
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: a step's activations come again at once.
+
+    Otherwise it returns large blocks to the system, which must then clear their pages at every
+    use, 200,000 of them in a step of ProCo: a tenth of its time.
+    """
+    try:
+        glibc = ctypes.CDLL("libc.so.6")
+        mallopt = glibc.mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def _commit() -> str | None:

@@ -134,7 +134,7 @@ def launch(run_dir: Path, num_processes: int, **options: object) -> None:
     Args:
         run_dir: From ``runs.open_run``.
         num_processes: Processes that share each batch.
-        options: Keyword arguments of ``trainer.train``; None and False are left out.
+        options: Keyword arguments of ``trainer.train``; None is left out.
 
     Raises:
         Stopped: If a signal arrived here; the run resumes when started again.
@@ -151,9 +151,11 @@ def launch(run_dir: Path, num_processes: int, **options: object) -> None:
     command += [f"--signals-to-handle={signals}", f"--shutdown-timeout={_SECONDS_TO_SAVE}"]
     command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.trainer", str(run_dir)]
     for name, value in options.items():
-        if value not in (None, False):
-            command.append("--" + name.replace("_", "-"))
-            command += [] if value is True else [str(value)]
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            command += [f"--{flag}", str(value)]
     threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     # In a session of its own: what a terminal sends to all reaches it once, from here.

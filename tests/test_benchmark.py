@@ -27,6 +27,7 @@ ECHO = """
 import json, sys
 answers = {
     "describe": {"precision": "fp32"},
+    "size": {"steps": 3, "tests": 8},
     "step": {"data": 1, "forward": 2, "loss": 3, "backward": 4, "optimiser": 6},
     "evaluate": {"image": 0.5},
     "memory": {"MB": 7},
@@ -34,7 +35,7 @@ answers = {
 slower = 2 if json.loads(sys.argv[1])[0] == "plain" else 1
 for request in sys.stdin:
     answer = answers[request.strip()]
-    if request != "describe\\n":
+    if request not in ("describe\\n", "size\\n"):
         answer = {name: slower * value for name, value in answer.items()}
     print(json.dumps(answer), flush=True)
 """
@@ -253,6 +254,8 @@ def test_table_of_training_compares_medians(echo):
         "step (ms)": 16_000,
         "training (images/s)": RECIPES["proco-digits-if50"].optim.batch_size / 16,
         "evaluation (images/s)": 2,
+        "epoch (s)": 3 * 16 + 8 * 0.5,
+        "first step (s)": 16,
         "peak memory (MB)": 7,
     }
     assert (table["times better"] == 2).all()

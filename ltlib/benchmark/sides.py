@@ -1,13 +1,14 @@
 """One side of the training benchmark: a process that makes a step whenever it is told to.
 
-It reads a request a line, ``describe``, ``step``, ``evaluate`` or ``memory``, and answers each
-with a line of JSON.
+It reads a request a line, ``describe``, ``size``, ``step``, ``evaluate`` or ``memory``, and answers
+each with a line of JSON.
 """
 
 import json
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -37,7 +38,9 @@ from ltlib.views import build_view
 PLAIN_WORKERS = 2
 
 _LARGEST_CLASS = 500  # of CIFAR-100
-_TEST_IMAGES = 1000
+_TEST_IMAGES = 10_000
+_FULL_RUN = 10**7
+"""Images of the runs that are meant, which are long enough to be compiled."""
 
 
 class Side:
@@ -61,16 +64,19 @@ class Side:
         self.execution = execution
         self.method = build_method(config, train_set.class_counts.tolist())
         execution.prepare(self.method)
+        if execution.compiles(_FULL_RUN):
+            self.method.compile_backbones()
+            self.execution = replace(execution, compiled=True)
         self.optimizer = torch.optim.SGD(
             self.method.parameters(),
             lr=config.optim.lr,
             momentum=config.optim.momentum,
             weight_decay=config.optim.weight_decay,
         )
-        self.num_tests = len(test_set)
         load = _plain_loaders if isinstance(execution, PlainExecution) else _loaders
         train_batches, self.tests = load(config, execution, train_set, test_set)
         self.batches = _endless(train_batches)
+        self.sizes = {"steps": len(train_batches), "tests": len(test_set)}
         self.watch = Stopwatch(execution.device)
         # The classifier is the last of the network that a contrastive method runs.
         self.method.classifier.register_forward_hook(lambda *_: self.watch.lap("forward"))
@@ -78,6 +84,10 @@ class Side:
     def describe(self) -> dict[str, object]:
         """Return the facts about machine and execution."""
         return describe(self.execution)
+
+    def size(self) -> dict[str, int]:
+        """Return the steps and the test images of an epoch."""
+        return self.sizes
 
     def step(self) -> dict[str, float]:
         """Make one training step; return the seconds of its stages."""
@@ -102,7 +112,7 @@ class Side:
         watch = Stopwatch(self.execution.device)
         evaluate(self.method, self.tests, self.execution)
         watch.lap("image")
-        return {"image": watch.seconds["image"] / self.num_tests}
+        return {"image": watch.seconds["image"] / self.sizes["tests"]}
 
     def memory(self) -> dict[str, float]:
         """Return the most megabytes so far: of the GPU, else of this process without workers."""
@@ -159,7 +169,7 @@ def serve(arguments: list[str]) -> None:
     config = ExperimentConfig.model_validate(tree)
     execution = Execution.choose(device)
     if name == "plain":
-        execution = PlainExecution(execution.device, bf16=False, num_workers=PLAIN_WORKERS)
+        execution = PlainExecution(execution.device, False, PLAIN_WORKERS, "pil", compiled=False)
     if data_root is None:
         factor = config.data.imbalance_factor
         train_set = random_images(long_tailed_counts(_LARGEST_CLASS, factor, num_classes), seed=0)
@@ -167,7 +177,6 @@ def serve(arguments: list[str]) -> None:
     else:
         train_set = load_dataset(config.data, Path(data_root), train=True)
         test_set = load_dataset(config.data, Path(data_root), train=False)
-        test_set = test_set.take(np.arange(_TEST_IMAGES))
     side = Side(config, execution, train_set, test_set)
     for request in sys.stdin:
         sys.stdout.write(json.dumps(getattr(side, request.strip())()) + "\n")
@@ -184,6 +193,7 @@ def _loaders(
         seed=config.seed,
         drop_last=True,
         num_workers=execution.num_workers,
+        device=execution.device if execution.views == "batched" else None,
     )
     return batches, test_loader(test_set)
 

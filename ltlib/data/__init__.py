@@ -7,7 +7,13 @@ turn it into batches. Nothing is downloaded unless asked for.
 from ltlib.data.check import check_dataset, manifest_of
 from ltlib.data.datasets import DATASETS, is_writable, load_dataset, pack_dataset
 from ltlib.data.images import EncodedImages, ImageError, ImageSet
-from ltlib.data.loaders import EpochBatches, epoch_order, test_loader, train_loader
+from ltlib.data.loaders import (
+    EpochBatches,
+    epoch_order,
+    takes_batched_views,
+    test_loader,
+    train_loader,
+)
 from ltlib.data.longtail import class_prior, long_tailed_counts, long_tailed_indices
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "long_tailed_indices",
     "manifest_of",
     "pack_dataset",
+    "takes_batched_views",
     "test_loader",
     "train_loader",
 ]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
 from ltlib.data.images import EncodedImages, ImageSet
-from ltlib.views import MultiView, derive_seed, preserved_rng
+from ltlib.views import BATCHED_VIEWS, BatchedViews, MultiView, derive_seed, preserved_rng
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
@@ -97,6 +97,7 @@ def train_loader(
     seed: int,
     drop_last: bool,
     num_workers: int = 0,
+    device: torch.device | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
@@ -109,6 +110,8 @@ def train_loader(
         seed: Of order and augmentation.
         drop_last: Whether to leave out a last batch that is not full.
         num_workers: Processes that augment; 0 augments in this one. Does not change a batch.
+        device: If given, the images move there once and the views are computed there in batches,
+            without workers; only where ``takes_batched_views``.
         rank: Of this process.
         world_size: Number of processes that share a batch.
 
@@ -123,8 +126,16 @@ def train_loader(
         rank=rank,
         world_size=world_size,
     )
+    if device is not None:
+        return _loader(_BatchedTrainBatches(image_set, view_names, seed, device), batches)
     multi_view = MultiView(view_names, image_set.pixel_format, seed)
     return _loader(_TrainBatches(image_set, multi_view), batches, num_workers)
+
+
+def takes_batched_views(image_set: ImageSet, view_names: Sequence[str]) -> bool:
+    """Tell whether the images are in memory and every view can be computed in batches."""
+    in_memory = not isinstance(image_set.images, EncodedImages)
+    return in_memory and all(name in BATCHED_VIEWS for name in view_names)
 
 
 def test_loader(
@@ -170,6 +181,21 @@ class _TrainBatches(Dataset):
         return default_collate(views), torch.from_numpy(targets)
 
 
+class _BatchedTrainBatches(Dataset):
+    def __init__(
+        self, image_set: ImageSet, view_names: Sequence[str], seed: int, device: torch.device
+    ) -> None:
+        assert isinstance(image_set.images, np.ndarray), "files have no batched views"
+        self.views = BatchedViews(view_names, image_set.pixel_format, seed)
+        self.pixels = torch.from_numpy(image_set.images).to(device)  # (N, H, W, 3)
+        self.targets = torch.from_numpy(image_set.targets).to(device)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
+        epoch, indices = keys[0][0], np.array([index for _, index in keys])
+        chosen = torch.from_numpy(indices).to(self.pixels.device, non_blocking=True)
+        return self.views(self.pixels[chosen], epoch, indices), self.targets[chosen]
+
+
 class _TestBatches(Dataset):
     def __init__(self, image_set: ImageSet) -> None:
         self.image_set = image_set
@@ -185,13 +211,13 @@ def _share(num_items: int, rank: int, world_size: int) -> slice:
     return slice(num_items * rank // world_size, num_items * (rank + 1) // world_size)
 
 
-def _loader(dataset: Dataset, batches: Sampler, num_workers: int) -> DataLoader:
+def _loader(dataset: Dataset, batches: Sampler, num_workers: int = 0) -> DataLoader:
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_identity,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and not isinstance(dataset, _BatchedTrainBatches),
         persistent_workers=num_workers > 0,
         worker_init_fn=_start_worker,
         # Else each epoch draws the workers' base seed from the caller's generator.

@@ -70,6 +70,13 @@ class Method(nn.Module):
         """Copy pre-trained weights to the backbone, and to what is a copy of it."""
         self.backbone.load_state_dict(weights)
 
+    def compile_backbones(self) -> None:
+        """Compile what large batches of images go through, once for each shape of a batch.
+
+        One graph for all shapes would depend on which came first, and a resumed run with it.
+        """
+        self.backbone.compile(dynamic=False)
+
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits of test images, (B, 3, H, W) -> (B, C); argmax is the prediction."""
         return self.classifier(self.backbone(images))

@@ -62,6 +62,10 @@ class ParametricContrast(_Parametric):
         super().start_from(weights)
         self.momentum_encoder.encoder.load_state_dict(self._encoder().state_dict())
 
+    def compile_backbones(self) -> None:
+        super().compile_backbones()
+        self.momentum_encoder.encoder.compile(dynamic=False)
+
     def _encoder(self) -> nn.Module:
         assert self.projector is not None
         return nn.Sequential(self.backbone, self.projector)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,16 @@ from ltlib.checkpoints import (
     save_checkpoint,
 )
 from ltlib.config import ExperimentConfig
-from ltlib.data import EpochBatches, ImageSet, load_dataset, test_loader, train_loader
+from ltlib.data import (
+    EpochBatches,
+    ImageSet,
+    load_dataset,
+    takes_batched_views,
+    test_loader,
+    train_loader,
+)
 from ltlib.distributed import any_rank, is_main, rank, share_buffers, world_size
-from ltlib.execution import Execution, Precision, describe
+from ltlib.execution import Execution, Precision, Views, describe
 from ltlib.methods import build_method
 from ltlib.runs import (
     RESULT,
@@ -56,6 +64,8 @@ def train(
     device: str | None = None,
     precision: Precision = "auto",
     num_workers: int | None = None,
+    views: Views = "batched",
+    compiled: bool | None = None,
     download: bool = False,
     checkpoint_seconds: float = 300.0,
 ) -> dict:
@@ -65,7 +75,7 @@ def train(
         config: The experiment.
         run_dir: Its folder, from ``runs.open_run``.
         data_root: Folder searched first for the data set.
-        device, precision, num_workers: See ``Execution.choose``.
+        device, precision, num_workers, views, compiled: See ``Execution.choose``.
         download: Whether a missing data set may be downloaded.
         checkpoint_seconds: Longest time between checkpoints. An epoch's end makes one too, unless
             saving would cost more than 1 % of the time since the last; resuming repeats such an
@@ -83,7 +93,7 @@ def train(
     if is_finished(run_dir):
         return read_json(run_dir / RESULT)
     with responsible_for(run_dir), stop_signals() as stop:
-        execution = Execution.choose(device, precision, num_workers)
+        execution = Execution.choose(device, precision, num_workers, views, compiled)
         train_set, test_set = (
             load_dataset(
                 config.data, Path(data_root) if data_root else None, part, download=download
@@ -91,6 +101,8 @@ def train(
             for part in (True, False)
         )
         counts = train_set.class_counts
+        if not takes_batched_views(train_set, config.data.views):
+            execution = replace(execution, views="pil")
         loader = train_loader(
             train_set,
             config.data.views,
@@ -98,11 +110,14 @@ def train(
             seed=config.seed,
             drop_last=config.optim.drop_last,
             num_workers=execution.num_workers,
+            device=execution.device if execution.views == "batched" else None,
             rank=rank(),
             world_size=world_size(),
         )
         batches: EpochBatches = loader.batch_sampler  # type: ignore[assignment]
-        tests = test_loader(test_set, rank=rank(), world_size=world_size())
+        tests = test_loader(
+            test_set, num_workers=execution.num_workers, rank=rank(), world_size=world_size()
+        )
 
         torch.manual_seed(config.seed)
         method = build_method(config, counts.tolist())
@@ -112,6 +127,10 @@ def train(
             weights, pretrained = read_pretrained(config.model.backbone, data_root)
             method.start_from(weights)
         execution.prepare(method)
+        shown = config.optim.epochs * len(batches) * config.optim.batch_size * method.num_views
+        execution = replace(execution, compiled=execution.compiles(shown))
+        if execution.compiled:
+            method.compile_backbones()
         step_module: nn.Module = method
         if world_size() > 1:
             gpus = [execution.device] if execution.device.type == "cuda" else None
