@@ -119,11 +119,11 @@ def assert_same_run(run_dir, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "world"), [("proco", 1), ("paco", 1), ("proco", 2)])
 def test_run_killed_at_random_moments_equals_the_uninterrupted_one(method, world, forks, tmp_path):
-    arguments, whole = command(method, tmp_path / "whole", optim__epochs=4)
+    arguments, whole = command(method, tmp_path / "whole", optim__epochs=3)
     processes = start(forks, arguments, tmp_path / "log", world, keep=True)
     assert [forks.wait(process) for process in processes] == [0] * world
 
-    arguments, run_dir = command(method, tmp_path / "killed", optim__epochs=4)
+    arguments, run_dir = command(method, tmp_path / "killed", optim__epochs=3)
     chance, kills = random.Random(f"{method} {world}"), []
     while not is_finished(run_dir):
         assert len(kills) < 50
@@ -133,7 +133,7 @@ def test_run_killed_at_random_moments_equals_the_uninterrupted_one(method, world
         before = written(run_dir)
         if kills:  # the first is killed as it starts
             wait_until(lambda old=before: written(run_dir) != old, "progress")
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.2))
         if not is_finished(run_dir):
             for process in chance.sample(processes, world):
                 os.kill(process, signal.SIGKILL)
