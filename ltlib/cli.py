@@ -156,21 +156,46 @@ def reproduce(
     data_root: DataRoot = None,
     runs_dir: RunsDir = Path("runs"),
     num_processes: Annotated[int, typer.Option(help="Processes of each training.")] = 1,
+    submit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="slurm|local", help="Submit the missing runs as jobs and return."),
+    ] = None,
+    job_settings: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--job", metavar="KEY=VALUE", help="Of submitit, e.g. slurm_partition=gpu."),
+    ] = None,
 ) -> None:
     """Train what a table still lacks and print it beside the paper."""
-    from ltlib.reproduce import compare
+    from ltlib.reproduce import compare, missing_runs
     from ltlib.reproduce import reproduce as reproduce_table
 
-    runs = reproduce_table(
-        table,
-        seeds=[int(seed) for seed in seeds.split(",")],
-        preset=preset,
-        overrides=_parse_changes(changes),
-        data_root=data_root,
-        runs_dir=runs_dir,
-        num_processes=num_processes,
-    )
+    wanted: dict[str, Any] = {
+        "seeds": [int(seed) for seed in seeds.split(",")],
+        "preset": preset,
+        "overrides": _parse_changes(changes),
+        "runs_dir": runs_dir,
+    }
+    training: dict[str, Any] = {"data_root": data_root, "num_processes": num_processes}
+    if submit:
+        from ltlib.submit import submit as submit_runs
+
+        run_dirs = missing_runs(table, **wanted)
+        settings = _parse_changes(job_settings, "--job")
+        logs_dir = runs_dir / "jobs"
+        jobs = submit_runs(run_dirs, submit, settings=settings, logs_dir=logs_dir, **training)
+        for job, run_dir in zip(jobs, run_dirs, strict=True):
+            typer.echo(f"job {job.job_id}: {run_dir}")
+        return
+    runs = reproduce_table(table, **wanted, **training)
     typer.echo(compare(table, runs).to_string(index=False, na_rep="", float_format="%.2f"))
+
+
+@app.command()
+def slurm() -> None:
+    """Print a script that trains one run on several machines under SLURM, to copy and adapt."""
+    from importlib.resources import files
+
+    typer.echo(files("ltlib").joinpath("templates/slurm.sbatch").read_text(), nl=False)
 
 
 @app.command()
@@ -314,11 +339,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _parse_changes(changes: list[str] | None) -> dict[str, object]:
+def _parse_changes(changes: list[str] | None, option: str = "--set") -> dict[str, object]:
     pairs = [change.partition("=") for change in changes or []]
     for key, sign, _ in pairs:
         if not sign:
-            raise ValueError(f"--set takes key=value, got {key!r}")
+            raise ValueError(f"{option} takes key=value, got {key!r}")
     return {key: value for key, _, value in pairs}
 
 

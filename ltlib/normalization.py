@@ -20,19 +20,20 @@ def with_batch_norm(module: nn.Module, mode: str, num_views: int = 1) -> nn.Modu
 
     Args:
         module: Changed in place.
-        mode: "local", which leaves it as it is, "sync" or "ghost:<n>".
+        mode: "local", PyTorch's own, "sync" or "ghost:<n>".
         num_views: Views V that pass through the module together, as rows (V*B, ...), view-major.
     """
-    if mode == "local":
-        return module
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):
+                sizes = child.num_features, child.eps, child.momentum
                 norm: _BatchNorm
-                if mode == "sync":
-                    norm = SyncedBatchNorm(child.num_features, child.eps, child.momentum)
+                if mode == "local":
+                    norm = LocalBatchNorm(*sizes)
+                elif mode == "sync":
+                    norm = SyncedBatchNorm(*sizes)
                 else:
-                    norm = GhostBatchNorm(child.num_features, child.eps, child.momentum)
+                    norm = GhostBatchNorm(*sizes)
                     norm.num_images, norm.num_views = int(mode.removeprefix("ghost:")), num_views
                 norm.load_state_dict(child.state_dict())
                 setattr(parent, name, norm)
@@ -40,7 +41,7 @@ def with_batch_norm(module: nn.Module, mode: str, num_views: int = 1) -> nn.Modu
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """What both share: one update of the running statistics a pass, the same on every process."""
+    """What all share: one update of the running statistics a pass, the same on every process."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise rows (N, C) or (N, C, H, W)."""
@@ -65,19 +66,39 @@ class _SharedBatchNorm(_BatchNorm):
         self.num_batches_tracked.add_(1)
 
 
-class SyncedBatchNorm(_SharedBatchNorm):
+class LocalBatchNorm(_SharedBatchNorm):
+    """Statistics of this process's rows: PyTorch's own, written out where it is compiled."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._written_out(x)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, momentum, self.eps)
+
+    def _written_out(self, x: Tensor) -> Tensor:
+        # The compiler's decomposition takes Welford's variance, which is slow, and keeps the mean
+        # for the backward pass in bfloat16. Two sums fuse into one read of x, in float32.
+        dims = [0, *range(2, x.ndim)]
+        shape = (-1, *[1] * (x.ndim - 2))
+        rows, count = x.float(), x.numel() // self.num_features
+        mean = rows.mean(dims)
+        var = (rows.square().mean(dims) - mean.square()).clamp_min(0)
+        self.follow(mean, var * (count / (count - 1)))
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        return (rows * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+
+class SyncedBatchNorm(LocalBatchNorm):
     """Statistics of the rows of all processes, on any device; their shares may differ in size."""
 
     # Differs: torch's SyncBatchNorm takes only GPUs, and waits for them at every layer.
 
     def normalize(self, x: Tensor) -> Tensor:
         if world_size() == 1:
-            mean, var = self.running_mean, self.running_var
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            return F.batch_norm(
-                x, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps
-            )
+            return super().normalize(x)
         y, mean, var = _Synced.apply(x, self.weight, self.bias, self.eps)
         self.follow(mean, var)
         return y

@@ -90,13 +90,9 @@ def reproduce(
         ValueError: If the table, the preset or an override is wrong, before any training.
     """
     experiments = plan(table, preset=preset, overrides=overrides)
-    folders = [
-        open_run(override(config, {"seed": seed}), recipe, runs_dir)
-        for seed in seeds
-        for recipe, config in experiments.items()
-    ]
+    folders = _open_runs(experiments, seeds, runs_dir)
     missing = [run_dir for run_dir in folders if not is_finished(run_dir)]
-    train_one = partial(_train, data_root=data_root, num_processes=num_processes)
+    train_one = partial(train_run, data_root=data_root, num_processes=num_processes)
     if num_jobs == 1 or len(missing) < 2:
         for run_dir in missing:
             train_one(run_dir)
@@ -109,13 +105,38 @@ def reproduce(
     return runs[runs["run_dir"].isin(folders)].reset_index(drop=True)
 
 
-def _train(run_dir: Path, data_root: Path | str | None, num_processes: int) -> None:
+def missing_runs(
+    table: str,
+    *,
+    seeds: Iterable[int] = (0, 1, 2),
+    preset: str = "paper",
+    overrides: Mapping[str, object] | None = None,
+    runs_dir: Path | str = "runs",
+) -> list[Path]:
+    """List the folders of the runs that ``reproduce`` would train; arguments as there."""
+    experiments = plan(table, preset=preset, overrides=overrides)
+    folders = _open_runs(experiments, seeds, runs_dir)
+    return [run_dir for run_dir in folders if not is_finished(run_dir)]
+
+
+def train_run(run_dir: Path, data_root: Path | str | None, num_processes: int) -> None:
+    """Train the run of a folder on this machine, in this process or under torchrun."""
     if num_processes > 1:
         launch(run_dir, num_processes, data_root=data_root)
     else:
         from ltlib.trainer import train  # torch takes seconds to import; reading runs needs none
 
         train(read_config(run_dir), run_dir, data_root=data_root)
+
+
+def _open_runs(
+    experiments: Mapping[str, ExperimentConfig], seeds: Iterable[int], runs_dir: Path | str
+) -> list[Path]:
+    return [
+        open_run(override(config, {"seed": seed}), recipe, runs_dir)
+        for seed in seeds
+        for recipe, config in experiments.items()
+    ]
 
 
 def _start_job(num_jobs: int) -> None:

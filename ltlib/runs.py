@@ -76,6 +76,8 @@ def lock_run(run_dir: Path) -> Iterator[None]:
                 f"{run_dir} is being trained by process {file.read().strip() or 'unknown'}; "
                 "wait for it or stop it"
             ) from None
+        for leftover in run_dir.glob(".*.part"):
+            leftover.unlink()  # of a process that was killed while it wrote
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()

@@ -29,6 +29,7 @@ FLOORS = {
     "checkpoints": 2,
     "trainer": 3,
     "reproduce": 4,
+    "submit": 5,
     "posthoc": 4,
     "figures": 4,
     "unconstrained": 4,
@@ -97,6 +98,7 @@ def test_no_two_modules_import_each_other():
         ("ipywidgets", {"explore"}),
         ("nbconvert", {"report"}),
         ("papermill", {"report"}),
+        ("submitit", {"submit"}),
         ("typer", {"cli"}),
     ],
 )

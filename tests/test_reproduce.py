@@ -1,3 +1,6 @@
+import signal
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from test_runs import write_run
@@ -6,7 +9,8 @@ from ltlib import reproduce as module
 from ltlib.config import override
 from ltlib.recipes import RECIPES, TABLES
 from ltlib.reproduce import compare, describe_recipes, plan, reproduce
-from ltlib.runs import load_runs, open_run, write_json, write_status
+from ltlib.runs import RunError, load_runs, open_run, write_json, write_status
+from ltlib.trainer import Stopped
 
 
 def finish(config, recipe, folder, accuracy):
@@ -112,22 +116,37 @@ def test_recipes_are_described_by_what_they_share_and_what_they_do_not():
     assert ladder.set_index("recipe").loc["ce-digits-if50", "method.temperature"] == ""
 
 
+class Torchrun:
+    """In place of torchrun: leaves word of what became of the run."""
+
+    def __init__(self, command, env, start_new_session):
+        self.command, self.signals = command, []
+        Torchrun.last = self
+
+    def send_signal(self, number):
+        self.signals.append(number)
+
+    def wait(self):
+        for number in Torchrun.arriving:
+            signal.raise_signal(number)
+        write_status(Path(self.command[-1]), Torchrun.state, why="loss is nan")
+
+
 def test_launch_tells_why_a_run_failed(monkeypatch, tmp_path):
     run_dir = open_run(RECIPES["ce-digits-if50"], "ce-digits-if50", tmp_path)
-    commands = []
-
-    class Torchrun:
-        def __init__(self, command, env, start_new_session):
-            commands.append(command)
-
-        def send_signal(self, number):
-            raise AssertionError("nobody sent one")
-
-        def wait(self):
-            write_status(run_dir, "failed", why="loss is nan")
-
+    Torchrun.state, Torchrun.arriving = "failed", []
     monkeypatch.setattr(module.subprocess, "Popen", Torchrun)
-    with pytest.raises(RuntimeError, match="loss is nan"):
-        module.launch(run_dir, 2, data_root="somewhere", download=False, device=None)
-    assert commands[0][-3:] == [str(run_dir), "--data-root", "somewhere"]
-    assert "--nproc-per-node=2" in commands[0]
+    with pytest.raises(RunError, match="loss is nan"):
+        module.launch(run_dir, 2, download=False, device=None)
+    assert "--nproc-per-node=2" in Torchrun.last.command
+    assert Torchrun.last.command[-3:] == ["-m", "ltlib.trainer", str(run_dir)]
+
+
+def test_launch_passes_signals_on_and_knows_the_first(monkeypatch, tmp_path):
+    run_dir = open_run(RECIPES["ce-digits-if50"], "ce-digits-if50", tmp_path)
+    Torchrun.state, Torchrun.arriving = "preempted", [signal.SIGUSR2, signal.SIGTERM]
+    monkeypatch.setattr(module.subprocess, "Popen", Torchrun)
+    with pytest.raises(Stopped) as stopped:
+        module.launch(run_dir, 2)
+    assert stopped.value.number == signal.SIGUSR2
+    assert Torchrun.last.signals == [signal.SIGUSR2, signal.SIGTERM]

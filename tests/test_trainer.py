@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from ltlib import data
 from ltlib.config import OptimConfig, override
+from ltlib.distributed import process_group
 from ltlib.execution import Execution
 from ltlib.methods import build_method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
@@ -212,6 +213,22 @@ def test_workers_do_not_change_the_run(finished, tmp_path):
     run_dir = start(tiny("bcl"), tmp_path)
     train(tiny("bcl"), run_dir, num_workers=2)
     assert_same_run(run_dir, finished["bcl"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["bcl", "paco"])
+def test_gpu_trains_as_the_cpu_does(method, tmp_path, monkeypatch):
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in (alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}).items():
+        monkeypatch.setenv(name, value)
+    config = tiny(method, model__batch_norm="sync", optim__lr=0.01)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        run_dir = start(config, tmp_path / device)
+        with process_group():
+            train(config, run_dir, device=device, precision="fp32")
+        losses[device] = pd.read_csv(run_dir / "history.csv")["loss"]
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-2)
 
 
 def test_evaluation_counts_every_test_image_once(finished):

@@ -1,5 +1,6 @@
 """A run's own checkpoints, and the export of weights as safetensors."""
 
+import io
 import logging
 import os
 from pathlib import Path
@@ -26,8 +27,10 @@ def save_checkpoint(run_dir: Path, state: dict[str, object]) -> None:
         state: Tensors, numbers, text, and lists and dicts of them.
     """
     newest = run_dir / CHECKPOINT
+    content = io.BytesIO()  # torch.save turns a full disk into an error that does not say so
+    torch.save(state, content)
     with replacing(newest) as file:
-        torch.save(state, file)
+        file.write(content.getbuffer())
         if newest.exists():
             os.replace(newest, run_dir / PREVIOUS)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
 from ltlib.data.images import EncodedImages, ImageSet
+from ltlib.distributed import end_with_parent
 from ltlib.views import BATCHED_VIEWS, BatchedViews, MultiView, derive_seed, preserved_rng
 
 
@@ -236,6 +237,7 @@ def _start_worker(worker_id: int) -> None:
     outlive that, because the main process finishes its step and saves before it stops.
     """
     torch.set_num_threads(1)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ltlib.distributed import any_rank, is_lost_process, is_main, world_size
@@ -47,6 +47,11 @@ def responsible_for(run_dir: Path) -> Iterator[None]:
             if world_size() > 1:
                 of_all = isinstance(error, Stopped | NonFiniteLossError)
                 told = read_json(run_dir / "status.json").get("state") == "failed"
+                if of_all:
+                    # All leave together, the main process having saved: torchrun ends the others
+                    # when one ends.
+                    with suppress(RuntimeError):
+                        any_rank(False)
                 if told or (of_all and not is_main()):
                     raise elsewhere from error
                 if is_lost_process(error):

@@ -92,7 +92,7 @@ def train(
     run_dir = Path(run_dir)
     if is_finished(run_dir):
         return read_json(run_dir / RESULT)
-    with responsible_for(run_dir), stop_signals() as stop:
+    with stop_signals() as stop, responsible_for(run_dir):
         execution = Execution.choose(device, precision, num_workers, views, compiled)
         train_set, test_set = (
             load_dataset(

@@ -124,25 +124,21 @@ def sharpness(levels: Tensor, factor: Tensor) -> Tensor:
 
 def hue(levels: Tensor, turn: Tensor) -> Tensor:
     """Turn the colour wheel by ``turn`` (B,) of a circle, in 8 bits of hue and saturation."""
-    highest, brightest = levels.max(dim=1)
-    spread = highest - levels.amin(dim=1)
-    grey = spread == 0
-    red, green, blue = ((highest[:, None] - levels) / spread.clamp_min(1)[:, None]).unbind(1)
-    wheel = torch.stack([blue - green, 2 + red - blue, 4 + green - red], dim=1)
-    wheel = wheel.gather(1, brightest[:, None])[:, 0]
-    angle = ((wheel / 6 + 1).frac_() * 255).floor_().masked_fill_(grey, 0)
+    red, green, blue = levels.unbind(1)
+    highest = torch.maximum(torch.maximum(red, green), blue)
+    spread = highest - torch.minimum(torch.minimum(red, green), blue)
+    divisor = spread.clamp_min(1)
+    wheel = torch.where(green == highest, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+    wheel = torch.where(red == highest, (green - blue) / divisor, wheel)
+    angle = ((wheel / 6 + 1).frac_() * 255).floor_().mul_(spread > 0)
     amount = (spread / highest.clamp_min(1) * 255).floor_() / 255
 
-    angle = _modulo(angle + (turn * 255).trunc()[:, None, None], 256)
-    sector = (angle * 6 / 255).floor()
-    within = angle * 6 / 255 - sector
-    low = _round(highest * (1 - amount))
-    falling = _round(highest * (1 - amount * within))
-    rising = _round(highest * (1 - amount * (1 - within)))
-    choices = torch.stack([highest, falling, low, low, rising, highest], dim=1)
-    # Of the six sectors red goes down this list, blue and green start two and four behind.
-    turns = 4 * torch.arange(3, device=levels.device)[:, None, None]
-    return choices.gather(1, _modulo(sector[:, None] + turns, 6).long())
+    angle = _modulo(angle + (turn * 255).trunc()[:, None, None], 256) * (6 / 255)
+    # Each channel is dark on a third of the wheel, bright on another, and linear in between.
+    position = torch.stack([angle + 5, angle + 3, angle + 1], dim=1)
+    position = _modulo(position, 6)
+    darkness = torch.minimum(position, 4 - position).clamp_(0, 1)
+    return _round(highest[:, None] * (1 - amount[:, None] * darkness))
 
 
 def posterize(levels: Tensor, bits: Tensor) -> Tensor:
