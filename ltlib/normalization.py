@@ -82,7 +82,7 @@ class LocalBatchNorm(_SharedBatchNorm):
         # for the backward pass in bfloat16. Two sums fuse into one read of x, in float32.
         dims = [0, *range(2, x.ndim)]
         shape = (-1, *[1] * (x.ndim - 2))
-        rows, count = x.float(), x.numel() // self.num_features
+        rows, count = x.to(self.weight.dtype), x.numel() // self.num_features
         mean = rows.mean(dims)
         var = (rows.square().mean(dims) - mean.square()).clamp_min(0)
         self.follow(mean, var * (count / (count - 1)))

@@ -191,12 +191,12 @@ def train(
                 method.on_epoch_start(epoch)
             batches.set_epoch(epoch, start_step)
             step_module.train()
-            for step, (views, targets) in _progress(loader, epoch, start_step, len(batches)):
+            for step, (images, targets) in _progress(loader, epoch, start_step, len(batches)):
                 # Whatever a step draws is a function of its number: resuming repeats it exactly.
                 torch.manual_seed(derive_seed(config.seed, epoch, step))
                 with execution.autocast():
                     output = step_module(
-                        [execution.place(view) for view in views],
+                        [execution.place(view) for view in images],
                         targets.to(execution.device, non_blocking=True),
                     )
                 optimizer.zero_grad(set_to_none=True)
