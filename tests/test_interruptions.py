@@ -154,7 +154,7 @@ def test_signal_to_all_processes_of_a_run_saves_it(number, forks, tmp_path):
     [process] = start(forks, arguments, tmp_path / "log")
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     workers = descendants(process)
-    assert len(workers) == 2
+    assert len(workers) >= 2
     os.killpg(process, number)
     assert forks.wait(process) == 1
     assert_gone(workers)
@@ -169,24 +169,26 @@ def test_signal_to_all_processes_of_a_run_saves_it(number, forks, tmp_path):
 
 def test_second_signal_acts_at_once(forks, tmp_path):
     arguments, run_dir = command("ce", tmp_path, optim__epochs=500)
-    # A step that does not end: its one loader worker sleeps.
+    # A step that does not end: the loaders' workers sleep.
     [process] = start(forks, [*arguments, "--num-workers", 1], tmp_path / "log")
     wait_until(checkpoint_of(run_dir), "a checkpoint")
-    [worker] = descendants(process)
-    worker.suspend()
+    workers = descendants(process)
+    for worker in workers:
+        worker.suspend()
     time.sleep(0.5)
     os.kill(process, signal.SIGTERM)
     os.kill(process, signal.SIGTERM)  # torchrun's and SLURM's, of one request
     time.sleep(1.2)
     assert psutil.pid_exists(process)
     os.kill(process, signal.SIGTERM)
-    worker.resume()
+    for worker in workers:
+        worker.resume()
     begun = time.monotonic()
     assert forks.wait(process) != 0
     assert time.monotonic() - begun < 10
     assert read_json(run_dir / "status.json")["state"] == "preempted"
     assert load_checkpoint(run_dir) is not None
-    assert_gone([worker])
+    assert_gone(workers)
 
 
 def test_workers_of_a_killed_run_end_and_its_lock_is_free_at_once(forks, tmp_path):
@@ -390,7 +392,7 @@ def test_launched_processes_save_and_end_with_their_launcher(number, tmp_path):
     )
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     processes = descendants(launcher.pid)
-    assert len(processes) == 1 + 2 + 2  # torchrun, trainers, loader workers
+    assert len(processes) >= 1 + 2 + 2  # torchrun, trainers, loader workers
     launcher.send_signal(number)
     _, errors = launcher.communicate(timeout=TIMEOUT)
     assert_gone(processes)

@@ -2,15 +2,18 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ltlib.distributed import any_rank, is_lost_process, is_main, world_size
 from ltlib.runs import RunError, lock_run, read_json, write_status
 from ltlib.trainer.signals import Stopped
 
 logger = logging.getLogger(__name__)
+
+Batch = TypeVar("Batch")
 
 
 class NonFiniteLossError(RunError):
@@ -60,6 +63,16 @@ def responsible_for(run_dir: Path) -> Iterator[None]:
                     raise lost from error
             _leave_word(run_dir, error)
             raise
+
+
+def with_plain_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield a loader's batches; of a ValueError in one of its workers only the sentence is left."""
+    try:
+        yield from loader
+    except ValueError as error:
+        # It arrives as the text of a traceback, whose last line is the sentence.
+        last_line = str(error).strip().rpartition("\n")[2]
+        raise ValueError(last_line.removeprefix("ValueError: ")) from error
 
 
 def _leave_word(run_dir: Path, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from ltlib.distributed import any_rank, gather
 from ltlib.execution import Execution
 from ltlib.methods import Method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
+from ltlib.trainer.endings import with_plain_errors
 from ltlib.trainer.signals import Stopped, StopRequest
 
 SAMPLES_PER_CLASS = 20
@@ -170,9 +171,9 @@ def describe_geometry(
 def _batches(loader: DataLoader, stop: StopRequest | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the loader's batches; if one process is asked to stop, all of them do."""
     if stop is None:
-        yield from loader
+        yield from with_plain_errors(loader)
         return
-    for batch in loader:
+    for batch in with_plain_errors(loader):
         if stop.is_set():
             break
         yield batch

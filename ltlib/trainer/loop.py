@@ -45,7 +45,7 @@ from ltlib.runs import (
     write_json,
     write_status,
 )
-from ltlib.trainer.endings import NonFiniteLossError, responsible_for
+from ltlib.trainer.endings import NonFiniteLossError, responsible_for, with_plain_errors
 from ltlib.trainer.evaluation import Evaluation, accuracies, describe_geometry, evaluate
 from ltlib.trainer.schedule import learning_rate
 from ltlib.trainer.signals import Stopped, stop_signals
@@ -286,12 +286,7 @@ def _progress(
         leave=False,
         disable=not (interactive and is_main()),
     )
-    try:
-        yield from enumerate(bar, start_step)
-    except ValueError as error:
-        # A worker's error arrives as the text of a traceback, whose last line is its sentence.
-        last_line = str(error).strip().rpartition("\n")[2]
-        raise ValueError(last_line.removeprefix("ValueError: ")) from error
+    return enumerate(with_plain_errors(bar), start_step)
 
 
 def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.ndarray]:
