@@ -50,6 +50,7 @@ def test_train_prints_the_folder_last_and_reads_a_finished_run(tmp_path):
         (["train", "ce-cifar10-if100", "--data-root", "nowhere"], "cifar10"),
         (["report", "nowhere.ipynb"], "nowhere.ipynb"),
         (["data", "check", "nothing"], "unknown data set 'nothing'"),
+        (["reproduce", "start_here", "--seeds", "0;1"], "--seeds takes numbers such as 0,1,2"),
     ],
 )
 def test_user_errors_end_in_one_sentence(arguments, sentence, monkeypatch, capsys, tmp_path):
