@@ -43,6 +43,11 @@ def with_batch_norm(module: nn.Module, mode: str, num_views: int = 1) -> nn.Modu
 class _SharedBatchNorm(_BatchNorm):
     """What all share: one update of the running statistics a pass, the same on every process."""
 
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise rows (N, C) or (N, C, H, W)."""
         if self.training:
@@ -57,10 +62,6 @@ class _SharedBatchNorm(_BatchNorm):
     @torch.no_grad()
     def follow(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards a pass's mean and unbiased variance, each (C,)."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
         self.num_batches_tracked.add_(1)
@@ -72,20 +73,23 @@ class LocalBatchNorm(_SharedBatchNorm):
     def normalize(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return self._written_out(x)
-        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        mean, var, momentum = self.running_mean, self.running_var, self.momentum or 0.0
-        return F.batch_norm(x, mean, var, self.weight, self.bias, True, momentum, self.eps)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def _written_out(self, x: Tensor) -> Tensor:
         # The compiler's decomposition takes Welford's variance, which is slow, and keeps the mean
-        # for the backward pass in bfloat16. Two sums fuse into one read of x, in float32.
+        # for the backward pass in bfloat16. Two sums fuse into one read of x, in float32. They are
+        # taken about one of the rows, lest their difference be one of large numbers; not about the
+        # running mean, which has moved on when the backward pass reads it.
         dims = [0, *range(2, x.ndim)]
         shape = (-1, *[1] * (x.ndim - 2))
         rows, count = x.to(self.weight.dtype), x.numel() // self.num_features
+        origin = rows.detach().movedim(1, -1).flatten(0, -2)[0]  # (C,)
+        rows = rows - origin.view(shape)
         mean = rows.mean(dims)
         var = (rows.square().mean(dims) - mean.square()).clamp_min(0)
-        self.follow(mean, var * (count / (count - 1)))
+        self.follow(origin + mean, var * (count / (count - 1)))
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale
         return (rows * scale.view(shape) + shift.view(shape)).to(x.dtype)

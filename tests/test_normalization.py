@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
 from conftest import tiny
 from torch import nn
 
 from ltlib.config import ExperimentConfig, config_hash, override
+from ltlib.execution import has_compiler
 from ltlib.methods import build_method
 from ltlib.normalization import GhostBatchNorm, SyncedBatchNorm, with_batch_norm
 
@@ -95,3 +98,35 @@ def test_local_is_the_default_and_leaves_the_hash():
     config = ExperimentConfig()
     assert config_hash(config) == config_hash(override(config, {"model.batch_norm": "local"}))
     assert config_hash(config) != config_hash(override(config, {"model.batch_norm": "ghost:32"}))
+
+
+@pytest.mark.skipif(not has_compiler(), reason="needs a compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_local_batch_norm_is_pytorchs_also_far_from_zero(dtype):
+    torch.manual_seed(0)
+    reference = nn.BatchNorm2d(CHANNELS)
+    nn.init.uniform_(reference.weight)
+    norm = with_batch_norm(nn.Sequential(copy.deepcopy(reference)), "local")
+    compiled = torch.compile(norm, dynamic=False)
+    reference.double()
+    for offset in (0, 100):  # in standard deviations
+        images = (offset + torch.randn(8, CHANNELS, 8, 8)).to(dtype)
+        images = images.to(memory_format=torch.channels_last).requires_grad_()
+        exact = images.detach().double().requires_grad_()
+        upstream = torch.randn_like(images)
+        norm.zero_grad()
+        reference.zero_grad()
+        shown, expected = compiled(images), reference(exact)
+        shown.backward(upstream)
+        expected.backward(upstream.double())
+        assert shown.dtype == dtype
+        assert shown.is_contiguous(memory_format=torch.channels_last)
+        rounding = 1e-5 if dtype == torch.float32 else 1e-2
+        for ours, exactly in ((shown, expected), (images.grad, exact.grad)):
+            torch.testing.assert_close(ours.double(), exactly, rtol=rounding, atol=rounding)
+        for name, parameter in reference.named_parameters():
+            ours = getattr(norm[0], name).grad.double()
+            torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-3)
+        for name, buffer in reference.named_buffers():
+            ours = getattr(norm[0], name).to(buffer.dtype)
+            torch.testing.assert_close(ours, buffer, rtol=1e-6, atol=1e-6)
