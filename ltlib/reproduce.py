@@ -91,7 +91,7 @@ def reproduce(
     """
     experiments = plan(table, preset=preset, overrides=overrides)
     folders = _open_runs(experiments, seeds, runs_dir)
-    missing = [run_dir for run_dir in folders if not is_finished(run_dir)]
+    missing = _missing(folders)
     train_one = partial(train_run, data_root=data_root, num_processes=num_processes)
     if num_jobs == 1 or len(missing) < 2:
         for run_dir in missing:
@@ -115,8 +115,7 @@ def missing_runs(
 ) -> list[Path]:
     """List the folders of the runs that ``reproduce`` would train; arguments as there."""
     experiments = plan(table, preset=preset, overrides=overrides)
-    folders = _open_runs(experiments, seeds, runs_dir)
-    return [run_dir for run_dir in folders if not is_finished(run_dir)]
+    return _missing(_open_runs(experiments, seeds, runs_dir))
 
 
 def train_run(run_dir: Path, data_root: Path | str | None, num_processes: int) -> None:
@@ -137,6 +136,10 @@ def _open_runs(
         for seed in seeds
         for recipe, config in experiments.items()
     ]
+
+
+def _missing(folders: list[Path]) -> list[Path]:
+    return [run_dir for run_dir in folders if not is_finished(run_dir)]
 
 
 def _start_job(num_jobs: int) -> None:
