@@ -81,6 +81,15 @@ def any_rank(flag: bool) -> bool:
     return bool(votes)
 
 
+def all_equal(number: int) -> bool:
+    """Tell whether all ranks have the same number; returns when all ranks have asked."""
+    if world_size() == 1:
+        return True
+    bounds = torch.tensor([number, -number])
+    dist.all_reduce(bounds, op=dist.ReduceOp.MAX)
+    return bool(bounds.sum() == 0)
+
+
 def is_lost_process(error: BaseException) -> bool:
     """Tell whether an error only says that another process of the group has ended."""
     # gloo's errors have no class of their own.

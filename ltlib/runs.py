@@ -67,17 +67,18 @@ def lock_run(run_dir: Path) -> Iterator[None]:
     with _writing(run_dir):
         file = (run_dir / ".lock").open("a+")
     with file:
-        try:
-            # Not flock, which children inherit: a killed run's workers would hold it a while.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            raise RunLockedError(
-                f"{run_dir} is being trained by process {file.read().strip() or 'unknown'}; "
-                "wait for it or stop it"
-            ) from None
+        with _writing(run_dir):
+            try:
+                # Not flock, which children inherit: a killed run's workers would hold it a while.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                file.seek(0)
+                raise RunLockedError(
+                    f"{run_dir} is being trained by process {file.read().strip() or 'unknown'}; "
+                    "wait for it or stop it"
+                ) from None
         for leftover in run_dir.glob(".*.part"):
-            leftover.unlink()  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()

@@ -186,7 +186,9 @@ def test_second_signal_acts_at_once(forks, tmp_path):
     begun = time.monotonic()
     assert forks.wait(process) != 0
     assert time.monotonic() - begun < 10
-    assert read_json(run_dir / "status.json")["state"] == "preempted"
+    status = read_json(run_dir / "status.json")
+    assert status["state"] == "preempted"
+    assert "stopped at once" in status["why"]
     assert load_checkpoint(run_dir) is not None
     assert_gone(workers)
 
@@ -216,6 +218,24 @@ def test_copy_of_a_run_resumes_as_the_run(forks, tmp_path):
         [process] = start(forks, arguments, tmp_path / "log")
         assert forks.wait(process) == 0
     assert_same_run(copy, run_dir)
+
+
+def test_processes_that_find_different_checkpoints_are_refused(forks, tmp_path):
+    arguments, run_dir = command("ce", tmp_path / "here", optim__epochs=500)
+    [process] = start(forks, arguments, tmp_path / "log")
+    wait_until(checkpoint_of(run_dir), "a checkpoint")
+    os.kill(process, signal.SIGTERM)
+    forks.wait(process)
+    before = (run_dir / "checkpoint.pt").read_bytes()
+    elsewhere, _ = command("ce", tmp_path / "there", optim__epochs=500)
+    processes = [
+        forks.start(own, tmp_path / "log", environment=environment)
+        for own, environment in zip((arguments, elsewhere), group(2), strict=True)
+    ]
+    assert [forks.wait(process) for process in processes] == [1, 1]
+    why = read_json(run_dir / "status.json")["why"]
+    assert why.endswith("choose a folder that all their machines share")
+    assert (run_dir / "checkpoint.pt").read_bytes() == before
 
 
 def test_full_disk_is_one_sentence_and_loses_nothing(forks, tmp_path):

@@ -77,7 +77,7 @@ def with_plain_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
 
 def _leave_word(run_dir: Path, error: BaseException) -> None:
     state = "preempted" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
-    clear = isinstance(error, ValueError | OSError | RunError)
+    clear = isinstance(error, ValueError | OSError | RunError | KeyboardInterrupt)
     why = str(error) if clear else f"{type(error).__name__}: {error}"
     try:
         write_status(run_dir, state, why=why)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from ltlib.checkpoints import (
-    export_weights,
     load_checkpoint,
     read_pretrained,
     remove_checkpoints,
@@ -27,26 +25,18 @@ from ltlib.checkpoints import (
 from ltlib.config import ExperimentConfig
 from ltlib.data import (
     EpochBatches,
-    ImageSet,
     load_dataset,
     takes_batched_views,
     test_loader,
     train_loader,
 )
-from ltlib.distributed import any_rank, is_main, rank, share_buffers, world_size
+from ltlib.distributed import all_equal, any_rank, is_main, rank, share_buffers, world_size
 from ltlib.execution import Execution, Precision, Views, describe
 from ltlib.methods import build_method
-from ltlib.runs import (
-    RESULT,
-    is_finished,
-    read_json,
-    write_arrays,
-    write_history,
-    write_json,
-    write_status,
-)
+from ltlib.runs import RESULT, RunError, is_finished, read_json, write_history
 from ltlib.trainer.endings import NonFiniteLossError, responsible_for, with_plain_errors
-from ltlib.trainer.evaluation import Evaluation, accuracies, describe_geometry, evaluate
+from ltlib.trainer.evaluation import accuracies, describe_geometry, evaluate
+from ltlib.trainer.results import summary, write_results
 from ltlib.trainer.schedule import learning_rate
 from ltlib.trainer.signals import Stopped, stop_signals
 from ltlib.views import derive_seed
@@ -156,6 +146,11 @@ def train(
             history, terms = state["history"], state["terms"]
             records = list(state["records"].to(execution.device))
             logger.info("resuming %s at epoch %d step %d", run_dir, start_epoch, start_step)
+        if not all_equal(start_epoch * len(batches) + start_step):
+            raise RunError(
+                f"the processes of {run_dir} find different checkpoints there; "
+                "choose a folder that all their machines share"
+            )
 
         started = epoch_started = saved = time.monotonic()
         save_seconds = 0.0
@@ -206,14 +201,13 @@ def train(
                 records.append(torch.stack([output.loss, *output.terms.values()]).detach())
                 _ensure_finite(records, epoch, lag=execution.device.type == "cuda")
 
-                stopping = any_rank(stop.is_set())
-                if stopping or time.monotonic() - saved > checkpoint_seconds:
+                # All processes save and stop at the same step, or none.
+                if any_rank(stop.is_set() or time.monotonic() - saved > checkpoint_seconds):
                     _ensure_finite(records, epoch)
                     save(epoch, step + 1)
-                if stopping:
-                    raise Stopped(
-                        f"stopped at epoch {epoch} step {step}; start again to resume", stop.number
-                    )
+                    if any_rank(stop.is_set()):
+                        where = f"epoch {epoch} step {step}"
+                        raise Stopped(f"stopped at {where}; start again to resume", stop.number)
 
             _ensure_finite(records, epoch)
             means = torch.stack(records).mean(dim=0).tolist()
@@ -245,20 +239,12 @@ def train(
         if start_epoch == config.optim.epochs:  # it was stopped just before its result
             evaluation = evaluate(method, tests, execution, stop)
         arrays = describe_geometry(method, tests, counts, execution, stop)
-        result = {
-            "last": _pick(history[-1]),
-            "best": _pick(max(history, key=lambda row: row["all"])),
-        }
+        result = summary(history)
         if events is not None:
             events.close()
             provenance = describe(execution) | {"seconds": seconds + time.monotonic() - started}
             provenance |= {"pretrained": pretrained} if pretrained else {}
-            export_weights(method, run_dir / "model.safetensors")
-            write_arrays(run_dir / "predictions.npz", _predictions(evaluation, train_set))
-            write_arrays(run_dir / "geometry.npz", arrays)
-            write_json(run_dir / "provenance.json", provenance)
-            write_status(run_dir, "finished")
-            write_json(run_dir / RESULT, result)
+            write_results(run_dir, method, evaluation, train_set, arrays, provenance, result)
             remove_checkpoints(run_dir)
         return result
 
@@ -287,17 +273,3 @@ def _progress(
         disable=not (interactive and is_main()),
     )
     return enumerate(with_plain_errors(bar), start_step)
-
-
-def _predictions(evaluation: Evaluation, train_set: ImageSet) -> dict[str, np.ndarray]:
-    return {
-        "targets": evaluation.targets,
-        "predictions": evaluation.logits.argmax(axis=1),
-        "logits": evaluation.logits.astype(np.float16),
-        "class_counts": train_set.class_counts,
-        "class_names": np.array(train_set.class_names),
-    }
-
-
-def _pick(row: dict[str, float]) -> dict[str, float]:
-    return {name: row[name] for name in ("epoch", "all", "many", "medium", "few")}

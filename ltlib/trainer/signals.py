@@ -59,7 +59,7 @@ def stop_signals(forward: Callable[[int], object] | None = None) -> Iterator[Sto
         if forward:
             forward(number)
         elif again:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stopped at once, nothing more saved; start again to resume")
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
