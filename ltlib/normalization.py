@@ -83,8 +83,9 @@ class LocalBatchNorm(_SharedBatchNorm):
         dims = [0, *range(2, x.ndim)]
         shape = (-1, *[1] * (x.ndim - 2))
         rows, count = x.to(self.weight.dtype), x.numel() // self.num_features
-        mean = rows.mean(dims)
-        var = (rows.square().mean(dims) - mean.square()).clamp_min(0)
+        # Not means, whose gradient is a division at every element.
+        mean = rows.sum(dims) * (1 / count)
+        var = (rows.square().sum(dims) * (1 / count) - mean.square()).clamp_min(0)
         self.follow(mean, var * (count / (count - 1)))
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale
