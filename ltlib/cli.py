@@ -105,8 +105,9 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     num_workers: Annotated[Optional[int], typer.Option(help="Processes that augment.")] = None,  # noqa: UP045
     views: Annotated[
-        str, typer.Option(help="batched on the device where possible, or pil, the reference.")
-    ] = "batched",
+        Optional[str],  # noqa: UP045
+        typer.Option(help="batched, on the device, where possible; or pil, the reference."),
+    ] = None,
     compiled: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option("--compile/--no-compile", help="torch.compile; where it pays by default."),

@@ -220,6 +220,21 @@ def test_workers_do_not_change_a_run_on_pil_views(finished, tmp_path):
     assert (ours["loss"] != theirs["loss"]).all()  # other draws
 
 
+def test_resumed_run_keeps_precision_and_views_it_began_with(tmp_path, monkeypatch):
+    config = tiny("ce")
+    whole, stopped = start(config, tmp_path / "whole"), start(config, tmp_path / "stopped")
+    train(config, whole, views="pil", precision="fp32")
+    steps = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "any_rank", lambda flag: next(steps) == 7)
+        with pytest.raises(Stopped):
+            train(config, stopped, views="pil", precision="fp32")
+    train(config, stopped)
+    assert_same_run(stopped, whole)
+    provenance = read_json(stopped / "provenance.json")
+    assert (provenance["precision"], provenance["views"]) == ("fp32", "pil")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="needs g++ and Python's headers")
 def test_compiled_run_resumes_exactly_at_a_batch_of_another_shape(finished, tmp_path, monkeypatch):
