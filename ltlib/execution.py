@@ -9,11 +9,12 @@ import platform
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +47,9 @@ class Execution:
         device: str | None = None,
         precision: Precision = "auto",
         num_workers: int | None = None,
-        views: Views = "batched",
+        views: Views | None = None,
         compiled: bool | None = None,
+        begun: Mapping[str, Any] | None = None,
     ) -> "Execution":
         """Fill in what was not asked for from what the machine has.
 
@@ -55,10 +57,11 @@ class Execution:
             device: "cpu", "cuda" or "cuda:N"; the GPU of this process if there is one.
             precision: "auto" takes bf16 where the hardware multiplies it, as emulation is slow.
             num_workers: Processes that augment; the cores left over, at most 8, none on 2 cores.
-            views: "batched" where all of a recipe's views are (those of images in memory), or
+            views: "batched", where all of a recipe's views can be (those of images in memory), or
                 "pil", one image at a time, the reference.
             compiled: Whether ``torch.compile`` takes the backbones; None leaves it to
                 ``compiles``.
+            begun: The ``choices`` that a run began with, kept where nothing else is asked for.
 
         Raises:
             ValueError: If the device, precision or kind of views does not exist, or there is no
@@ -71,15 +74,27 @@ class Execution:
             raise ValueError(f"device {device!r} was asked for but torch sees no GPU; use cpu")
         if precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
+        begun = begun or {}
+        views = views or begun.get("views", "batched")
+        compiled = begun.get("compiled") if compiled is None else compiled
+        if precision == "auto":
+            precision = begun.get("precision", "auto")
         if views not in ("batched", "pil"):
             raise ValueError(f"views must be batched or pil, got {views!r}")
         if compiled and not has_compiler():
-            raise ValueError("compiling needs g++ and Python's headers; install them or go without")
+            raise ValueError(
+                "compiling needs g++ and Python's headers; install them or pass --no-compile"
+            )
         bf16 = has_fast_bf16(chosen) if precision == "auto" else precision == "bf16"
         if num_workers is None:
             cores = len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())
             num_workers = 0 if cores <= 2 else min(8, cores - 1)
         return cls(chosen, bf16, num_workers, views, compiled)
+
+    def choices(self) -> dict[str, object]:
+        """Return what of this changes a result's last digits."""
+        precision = "bf16" if self.bf16 else "fp32"
+        return {"precision": precision, "views": self.views, "compiled": bool(self.compiled)}
 
     def compiles(self, num_images: int) -> bool:
         """Tell whether a run over so many images, views counted, compiles its backbones.
@@ -152,11 +167,9 @@ def describe(execution: Execution) -> dict[str, object]:
         },
         "device": torch.cuda.get_device_name(execution.device) if on_gpu else cpu_name(),
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if execution.bf16 else "fp32",
+        **execution.choices(),
         "processes": world_size(),
         "workers": execution.num_workers,
-        "views": execution.views,
-        "compiled": bool(execution.compiled),
     }
 
 

@@ -87,8 +87,9 @@ class LocalBatchNorm(_SharedBatchNorm):
         rows, count = x.to(self.weight.dtype), x.numel() // self.num_features
         origin = rows.detach().movedim(1, -1).flatten(0, -2)[0]  # (C,)
         rows = rows - origin.view(shape)
-        mean = rows.mean(dims)
-        var = (rows.square().mean(dims) - mean.square()).clamp_min(0)
+        # Not means, whose gradient is a division at every element.
+        mean = rows.sum(dims) * (1 / count)
+        var = (rows.square().sum(dims) * (1 / count) - mean.square()).clamp_min(0)
         self.follow(origin + mean, var * (count / (count - 1)))
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale

@@ -235,7 +235,7 @@ def run_network(method: Method, image_set: ImageSet, execution: Execution) -> Ou
     """Take features and logits of all images in the test view; the method stays in evaluation."""
     method.eval()
     features, logits = [], []
-    for images, _ in test_loader(image_set):
+    for images, _ in test_loader(image_set, num_workers=execution.num_workers):
         with execution.autocast():
             features.append(method.backbone(execution.place(images)))
             logits.append(method.classifier(features[-1]).float())

@@ -173,13 +173,14 @@ def launch(run_dir: Path, num_processes: int, **options: object) -> None:
     signals = "SIGTERM,SIGINT,SIGUSR1,SIGUSR2"
     command = [sys.executable, "-m", "ltlib.distributed", "--standalone"]
     command += [f"--signals-to-handle={signals}", f"--shutdown-timeout={_SECONDS_TO_SAVE}"]
-    command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.trainer", str(run_dir)]
+    command += [f"--nproc-per-node={num_processes}", "-m", "ltlib.trainer"]
     for name, value in options.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             command.append(f"--{flag}" if value else f"--no-{flag}")
         elif value is not None:
             command += [f"--{flag}", str(value)]
+    command.append(str(run_dir))
     threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     # In a session of its own: what a terminal sends to all reaches it once, from here.

@@ -36,10 +36,11 @@ from ltlib.data import (
     load_dataset,
     long_tailed_counts,
     long_tailed_indices,
+    takes_batched_views,
     train_loader,
 )
 from ltlib.data.sources import InMemory
-from ltlib.views import MultiView
+from ltlib.views import BatchedViews, MultiView
 
 CIFAR100 = Path(os.environ.get("LTLIB_DATA", "absent")) / "cifar100"
 
@@ -622,14 +623,45 @@ def test_workers_do_not_change_a_batch_and_outlive_an_epoch():
     _assert_same(_epoch(alone, 1)[2:], _epoch(helped, 1, start_step=2))
 
 
+def _joined(ranks):
+    """Put the ranks' shares of each batch together."""
+    return [
+        (
+            [torch.cat(views) for views in zip(*(part[0] for part in parts), strict=True)],
+            torch.cat([part[1] for part in parts]),
+        )
+        for parts in zip(*ranks, strict=True)
+    ]
+
+
 def test_ranks_concatenate_to_the_batch_of_one_process():
     ranks = [_epoch(_train_loader(rank=rank, world_size=3)) for rank in range(3)]
-    joined = [
-        ([torch.cat(views) for views in zip(*(part[0] for part in parts), strict=True)],
-         torch.cat([part[1] for part in parts]))
-        for parts in zip(*ranks, strict=True)
-    ]  # fmt: skip
-    _assert_same(_epoch(_train_loader()), joined)
+    _assert_same(_epoch(_train_loader()), _joined(ranks))
+
+
+def test_views_in_batches_depend_on_neither_rank_nor_step():
+    device = torch.device("cpu")
+    names = ["cifar_autoaugment", "sim_paco"]
+    image_set = _image_set()
+    whole = _epoch(_train_loader(device=device), epoch=3)
+    views = BatchedViews(names, image_set.pixel_format, seed=0)
+    for step, (images, targets) in enumerate(whole):
+        indices = epoch_order(50, 0, 3)[16 * step : 16 * step + 16]
+        assert torch.equal(targets, indices % 5)
+        expected = views(torch.from_numpy(image_set.images[indices]), 3, indices.numpy())
+        assert all(map(torch.equal, images, expected))
+    _assert_same(whole[1:], _epoch(_train_loader(device=device), epoch=3, start_step=1))
+    ranks = [_epoch(_train_loader(device=device, rank=r, world_size=3), epoch=3) for r in range(3)]
+    _assert_same(whole, _joined(ranks))
+
+
+def test_only_images_in_memory_take_batched_views(random_pixels):
+    image_set = _image_set()
+    assert takes_batched_views(image_set, ["cifar_autoaugment", "digits"])
+    assert not takes_batched_views(image_set, ["cifar_autoaugment", "randcls"])
+    files = EncodedImages(InMemory([_encoded(pixels) for pixels in random_pixels]), 32)
+    encoded = ImageSet(files, np.zeros(12, np.int64), ("0",), (0.5,) * 3, (0.5,) * 3)
+    assert not takes_batched_views(encoded, ["flip_crop"])
 
 
 def test_loading_leaves_the_callers_generators_alone():

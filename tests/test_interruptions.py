@@ -27,6 +27,7 @@ from ltlib.runs import is_finished, load_arrays, lock_run, open_run, read_json
 SMALL = {"optim.epochs": 2, "optim.batch_size": 64, "data.imbalance_factor": 100}
 QUEUE = {"method.queue_size": 128}
 CHANGES = {"ce": SMALL, "proco": SMALL, "paco": SMALL | QUEUE}
+WORKERS = ("--views=pil", "--num-workers=2")
 TIMEOUT = 60
 
 
@@ -73,8 +74,13 @@ def checkpoint_of(run_dir):
 
 def written(run_dir):
     """Tell when the newest checkpoint was written; a result counts as well."""
-    files = [run_dir / "checkpoint.pt", run_dir / "result.json"]
-    return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+    times = []
+    for name in ("checkpoint.pt", "result.json"):
+        try:
+            times.append((run_dir / name).stat().st_mtime_ns)
+        except FileNotFoundError:  # or just being replaced
+            times.append(0)
+    return times
 
 
 def descendants(process):
@@ -150,7 +156,7 @@ def test_run_killed_at_random_moments_equals_the_uninterrupted_one(method, world
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_signal_to_all_processes_of_a_run_saves_it(number, forks, tmp_path):
-    arguments, run_dir = command("ce", tmp_path, "--num-workers", 2, optim__epochs=500)
+    arguments, run_dir = command("ce", tmp_path, *WORKERS, optim__epochs=500)
     [process] = start(forks, arguments, tmp_path / "log")
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     workers = descendants(process)
@@ -170,7 +176,7 @@ def test_signal_to_all_processes_of_a_run_saves_it(number, forks, tmp_path):
 def test_second_signal_acts_at_once(forks, tmp_path):
     arguments, run_dir = command("ce", tmp_path, optim__epochs=500)
     # A step that does not end: the loaders' workers sleep.
-    [process] = start(forks, [*arguments, "--num-workers", 1], tmp_path / "log")
+    [process] = start(forks, [*arguments, *WORKERS], tmp_path / "log")
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     workers = descendants(process)
     for worker in workers:
@@ -194,7 +200,7 @@ def test_second_signal_acts_at_once(forks, tmp_path):
 
 
 def test_workers_of_a_killed_run_end_and_its_lock_is_free_at_once(forks, tmp_path):
-    arguments, run_dir = command("ce", tmp_path, "--num-workers", 2, optim__epochs=500)
+    arguments, run_dir = command("ce", tmp_path, *WORKERS, optim__epochs=500)
     [process] = start(forks, arguments, tmp_path / "log")
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     workers = descendants(process)
@@ -360,7 +366,7 @@ def whole(forks, tmp_path_factory):
 
 
 def torchrun(run_dir, *arguments):
-    trainer = ["-m", "ltlib.trainer", str(run_dir), "--num-workers", "1"]
+    trainer = ["-m", "ltlib.trainer", str(run_dir)]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *arguments, *trainer],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -404,15 +410,15 @@ def test_two_machines_train_as_one_with_two_processes(whole, tmp_path):
 @pytest.mark.distributed
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_launched_processes_save_and_end_with_their_launcher(number, tmp_path):
-    arguments, run_dir = command("ce", tmp_path, "--num-processes", 2, optim__epochs=1000)
+    arguments, run_dir = command("ce", tmp_path, "--num-processes=2", *WORKERS, optim__epochs=1000)
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "ltlib.cli", *map(str, arguments), "--num-workers", "1"],
+        [sys.executable, "-m", "ltlib.cli", *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
     )
     wait_until(checkpoint_of(run_dir), "a checkpoint")
     processes = descendants(launcher.pid)
-    assert len(processes) >= 1 + 2 + 2  # torchrun, trainers, loader workers
+    assert len(processes) >= 1 + 2 + 4  # torchrun, trainers, loader workers
     launcher.send_signal(number)
     _, errors = launcher.communicate(timeout=TIMEOUT)
     assert_gone(processes)

@@ -137,9 +137,10 @@ def test_launch_tells_why_a_run_failed(monkeypatch, tmp_path):
     Torchrun.state, Torchrun.arriving = "failed", []
     monkeypatch.setattr(module.subprocess, "Popen", Torchrun)
     with pytest.raises(RunError, match="loss is nan"):
-        module.launch(run_dir, 2, download=False, device=None)
+        module.launch(run_dir, 2, num_workers=0, compiled=False, download=True, device=None)
     assert "--nproc-per-node=2" in Torchrun.last.command
-    assert Torchrun.last.command[-3:] == ["-m", "ltlib.trainer", str(run_dir)]
+    options = ["--num-workers", "0", "--no-compiled", "--download"]
+    assert Torchrun.last.command[-7:] == ["-m", "ltlib.trainer", *options, str(run_dir)]
 
 
 def test_launch_passes_signals_on_and_knows_the_first(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from ltlib import data
 from ltlib.config import OptimConfig, override
 from ltlib.distributed import process_group
-from ltlib.execution import Execution
+from ltlib.execution import Execution, has_compiler
 from ltlib.methods import build_method
 from ltlib.metrics import per_class_accuracy, shot_accuracy
 from ltlib.recipes import RECIPES
@@ -209,10 +209,48 @@ def test_seed_changes_the_run_and_equal_seeds_repeat_it(finished, tmp_path):
     )
 
 
-def test_workers_do_not_change_the_run(finished, tmp_path):
-    run_dir = start(tiny("bcl"), tmp_path)
-    train(tiny("bcl"), run_dir, num_workers=2)
-    assert_same_run(run_dir, finished["bcl"])
+def test_workers_do_not_change_a_run_on_pil_views(finished, tmp_path):
+    alone, helped = (start(tiny("bcl"), tmp_path / name) for name in ("alone", "helped"))
+    train(tiny("bcl"), alone, views="pil", num_workers=0)
+    train(tiny("bcl"), helped, views="pil", num_workers=2)
+    assert_same_run(helped, alone)
+    assert read_json(alone / "provenance.json")["views"] == "pil"
+    assert read_json(finished["bcl"] / "provenance.json")["views"] == "batched"
+    ours, theirs = (pd.read_csv(run / "history.csv") for run in (finished["bcl"], alone))
+    assert (ours["loss"] != theirs["loss"]).all()  # other draws
+
+
+def test_resumed_run_keeps_precision_and_views_it_began_with(tmp_path, monkeypatch):
+    config = tiny("ce")
+    whole, stopped = start(config, tmp_path / "whole"), start(config, tmp_path / "stopped")
+    train(config, whole, views="pil", precision="fp32")
+    steps = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "any_rank", lambda flag: next(steps) == 7)
+        with pytest.raises(Stopped):
+            train(config, stopped, views="pil", precision="fp32")
+    train(config, stopped)
+    assert_same_run(stopped, whole)
+    provenance = read_json(stopped / "provenance.json")
+    assert (provenance["precision"], provenance["views"]) == ("fp32", "pil")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="needs g++ and Python's headers")
+def test_compiled_run_resumes_exactly_at_a_batch_of_another_shape(finished, tmp_path, monkeypatch):
+    config = tiny("bcl")  # keeps the last batch, which is not full
+    whole, stopped = start(config, tmp_path / "whole"), start(config, tmp_path / "stopped")
+    train(config, whole, compiled=True)
+    steps = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "any_rank", lambda flag: next(steps) == 4)  # of six
+        with pytest.raises(Stopped):
+            train(config, stopped, compiled=True)
+    torch.compiler.reset()
+    train(config, stopped, compiled=True)
+    assert_same_run(stopped, whole)
+    assert read_json(whole / "provenance.json")["compiled"] is True
+    assert read_json(finished["bcl"] / "provenance.json")["compiled"] is False
 
 
 @pytest.mark.gpu

@@ -56,6 +56,15 @@ def test_test_view_is_the_normalised_image(pixels):
     assert view.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.gpu
+def test_a_gpu_shows_what_the_cpu_shows(pixels):
+    views = BatchedViews(NAMES, FORMAT, seed=3)
+    ours = views(pixels.to("cuda"), 5, np.arange(24))
+    for shown, expected in zip(ours, views(pixels, 5, np.arange(24)), strict=True):
+        difference = (shown.cpu() - expected).abs() * 255 * 0.2
+        assert (difference > 1.5).float().mean() < 0.01  # where the two round apart
+
+
 def test_unknown_view_is_named():
     with pytest.raises(ValueError, match="view 'sim_nobody' is not computed in batches; choose"):
         BatchedViews(("flip_crop", "sim_nobody"), FORMAT, seed=0)

@@ -39,8 +39,6 @@ PLAIN_WORKERS = 2
 
 _LARGEST_CLASS = 500  # of CIFAR-100
 _TEST_IMAGES = 10_000
-_FULL_RUN = 10**7
-"""Images of the runs that are meant, which are long enough to be compiled."""
 
 
 class Side:
@@ -64,9 +62,6 @@ class Side:
         self.execution = execution
         self.method = build_method(config, train_set.class_counts.tolist())
         execution.prepare(self.method)
-        if execution.compiles(_FULL_RUN):
-            self.method.compile_backbones()
-            self.execution = replace(execution, compiled=True)
         self.optimizer = torch.optim.SGD(
             self.method.parameters(),
             lr=config.optim.lr,
@@ -77,6 +72,10 @@ class Side:
         train_batches, self.tests = load(config, execution, train_set, test_set)
         self.batches = _endless(train_batches)
         self.sizes = {"steps": len(train_batches), "tests": len(test_set)}
+        optim, views = config.optim, self.method.num_views
+        if execution.compiles(optim.epochs * len(train_batches) * optim.batch_size * views):
+            self.method.compile_backbones()
+            self.execution = replace(execution, compiled=True)
         self.watch = Stopwatch(execution.device)
         # The classifier is the last of the network that a contrastive method runs.
         self.method.classifier.register_forward_hook(lambda *_: self.watch.lap("forward"))

@@ -28,8 +28,9 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     num_workers: Annotated[int | None, typer.Option(help="Processes that augment.")] = None,
     views: Annotated[
-        str, typer.Option(help="batched on the device where possible, or pil, the reference.")
-    ] = "batched",
+        str | None,
+        typer.Option(help="batched, on the device, where possible; or pil, the reference."),
+    ] = None,
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="torch.compile; where it pays by default."),

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--num-workers", type=int)
-    parser.add_argument("--views", default="batched")
+    parser.add_argument("--views")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction)
     parser.add_argument("--download", action=argparse.BooleanOptionalAction, default=False)
     options = vars(parser.parse_args())

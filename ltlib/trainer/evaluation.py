@@ -102,7 +102,8 @@ def evaluate_release(
         )
     execution = Execution.choose(device, "fp32")
     execution.prepare(release)
-    return accuracies(evaluate(release, test_loader(test_set), execution), counts)
+    tests = test_loader(test_set, num_workers=execution.num_workers)
+    return accuracies(evaluate(release, tests, execution), counts)
 
 
 @torch.inference_mode()

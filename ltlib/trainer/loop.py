@@ -54,7 +54,7 @@ def train(
     device: str | None = None,
     precision: Precision = "auto",
     num_workers: int | None = None,
-    views: Views = "batched",
+    views: Views | None = None,
     compiled: bool | None = None,
     download: bool = False,
     checkpoint_seconds: float = 300.0,
@@ -65,7 +65,8 @@ def train(
         config: The experiment.
         run_dir: Its folder, from ``runs.open_run``.
         data_root: Folder searched first for the data set.
-        device, precision, num_workers, views, compiled: See ``Execution.choose``.
+        device, precision, num_workers, views, compiled: See ``Execution.choose``. A resumed run
+            keeps the precision, views and compilation that it began with, unless told otherwise.
         download: Whether a missing data set may be downloaded.
         checkpoint_seconds: Longest time between checkpoints. An epoch's end makes one too, unless
             saving would cost more than 1 % of the time since the last; resuming repeats such an
@@ -83,7 +84,9 @@ def train(
     if is_finished(run_dir):
         return read_json(run_dir / RESULT)
     with stop_signals() as stop, responsible_for(run_dir):
-        execution = Execution.choose(device, precision, num_workers, views, compiled)
+        state = load_checkpoint(run_dir)
+        begun = state["execution"] if state else {}
+        execution = Execution.choose(device, precision, num_workers, views, compiled, begun)
         train_set, test_set = (
             load_dataset(
                 config.data, Path(data_root) if data_root else None, part, download=download
@@ -111,7 +114,6 @@ def train(
 
         torch.manual_seed(config.seed)
         method = build_method(config, counts.tolist())
-        state = load_checkpoint(run_dir)
         pretrained = state.get("pretrained") if state else None
         if config.model.pretrained and not state:
             weights, pretrained = read_pretrained(config.model.backbone, data_root)
@@ -164,6 +166,7 @@ def train(
                     {
                         "method": method.state_dict(),
                         "optimizer": optimizer.state_dict(),
+                        "execution": execution.choices(),
                         "epoch": epoch,
                         "step": step,
                         "seconds": seconds + time.monotonic() - started,
