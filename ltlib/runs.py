@@ -101,9 +101,9 @@ def write_history(run_dir: Path, rows: list[dict[str, float]]) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
-    """Write JSON atomically; NaN becomes null."""
+    """Write JSON atomically; NaN becomes null, a byte of a path that is no UTF-8 an escape."""
     text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False)
-    write_atomically(file, (text + "\n").encode())
+    write_atomically(file, (text + "\n").encode(errors="backslashreplace"))
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -127,8 +127,8 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
-    # Of each process its own: two that fail together both write the run's status.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # Of each process of each machine its own: two that fail together both write the run's status.
+    temporary = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}.part")
     with _writing(file):
         try:
             with temporary.open("wb") as new:

@@ -5,6 +5,7 @@ import socket
 import matplotlib as mpl
 import pytest
 import torch
+from trees import build_tree
 
 from ltlib.config import ExperimentConfig, override
 from ltlib.recipes import RECIPES
@@ -33,3 +34,11 @@ def _no_network(monkeypatch):
 
     connect = socket.socket.connect
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """ImageNet-LT in miniature, alone where data sets are looked for."""
+    monkeypatch.delenv("LTLIB_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return build_tree("imagenet_lt", tmp_path / "tree")

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from trees import build_tree
 from typer.testing import CliRunner
 
 from ltlib import cli
@@ -15,14 +14,6 @@ from ltlib.config import DataConfig
 from ltlib.data import check_dataset, pack_dataset
 
 CONFIG = DataConfig(dataset="imagenet_lt")
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """ImageNet-LT in miniature, alone where data sets are looked for."""
-    monkeypatch.delenv("LTLIB_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return build_tree("imagenet_lt", tmp_path / "tree")
 
 
 def _check(*arguments) -> tuple[int, list[str]]:
@@ -97,6 +88,18 @@ def test_validation_lists_are_not_needed(tree):
     reports, folder = check_dataset(CONFIG, tree)
     assert [report.split for report in reports] == ["train", "test"]
     assert folder == tree
+
+
+def test_a_name_that_is_no_utf8_is_found_or_reported(tree):
+    file = tree / "ImageNet_LT_train.txt"
+    file.write_bytes(file.read_bytes().replace(b"n01440764_1.", b"n01440764_\xe4."))
+    code, lines = _check("imagenet_lt", "--data-root", tree)
+    assert "    train/n01440764/n01440764_\\udce4.JPEG" in lines
+    name = "train/n01440764/n01440764_\udce4.JPEG"
+    manifest = json.loads((tree / "imagenet_lt-manifest.json").read_text())
+    assert (code, manifest["splits"][0]["missing"]) == (1, [name])
+    (tree / "train" / "n01440764" / "n01440764_1.JPEG").rename(tree / name)
+    assert _check("imagenet_lt", "--data-root", tree)[0] == 0
 
 
 def test_a_read_only_folder_is_left_alone_even_by_root(tree):

@@ -140,7 +140,8 @@ def test_lists_lie_in_a_clone_and_images_in_another_folder(trees, tmp_path):
     clone.mkdir(parents=True)
     for file in images.glob("*.txt"):
         # As an editor of Windows leaves it, with blank lines.
-        clone.joinpath(file.name).write_bytes(file.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+        content = "\ufeff".encode() + file.read_bytes().replace(b"\n", b"\r\n") + b"\r\n"
+        clone.joinpath(file.name).write_bytes(content)
         file.unlink()
     moved, plain = (_load("imagenet_lt", path) for path in (tmp_path, trees["imagenet_lt"]))
     assert moved.targets.tolist() == plain.targets.tolist()
@@ -193,10 +194,10 @@ def test_validation_images_may_lie_in_one_folder(trees, tmp_path, name):
 
 
 def test_an_own_list_may_name_any_path_and_leave_classes_out_of_the_test(tmp_path):
-    for name in ("cat one", "dog", "bird"):
+    for name in ("Kätzchen 1", "dog", "bird"):
         (tmp_path / "own").mkdir(exist_ok=True)
         Image.new("RGB", (70, 90)).save(tmp_path / "own" / f"{name}.jpg")
-    (tmp_path / "ImageNet_LT_train.txt").write_text("own/cat one.jpg 0\nown/dog.jpg 1\n")
+    (tmp_path / "ImageNet_LT_train.txt").write_text("own/Kätzchen 1.jpg 0\nown/dog.jpg 1\n")
     (tmp_path / "ImageNet_LT_test.txt").write_text("own/bird.jpg 1\n")
     train, test = (_load("imagenet_lt", tmp_path, part) for part in (True, False))
     assert train.class_names == ("0", "1")
@@ -257,6 +258,7 @@ def test_an_unknown_list_is_warned_of(trees, caplog):
         ("a/b.jpg\n", "line 1 of .*train.txt must be 'path target', it is 'a/b.jpg'"),
         ("a/b.jpg 0\n\nc.jpg -1\n", "line 3 of .* it is 'c.jpg -1'"),
         (" 4\n", "line 1 of .* it is ' 4'"),
+        ("a.jpg 20240131123000\n", "line 1 of .* it is 'a.jpg 20240131123000'"),
         ("\n\n", "train.txt names no image"),
         ("nowhere/b.jpg 0\n", "none of the images that .* names is below .* nowhere/b.jpg"),
         ("train/n01440764/n01440764_1.JPEG 1\n", "class '0' of .* has no training image"),

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from trees import build_tree
 from typer.testing import CliRunner
 
 from ltlib import cli
@@ -18,14 +17,6 @@ from ltlib.data import test_loader as loader_of
 from ltlib.data.pack import Pack
 
 CONFIG = DataConfig(dataset="imagenet_lt")
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """ImageNet-LT in miniature, alone where data sets are looked for."""
-    monkeypatch.delenv("LTLIB_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return build_tree("imagenet_lt", tmp_path / "tree")
 
 
 def _batches(folder, name="imagenet_lt", num_workers=0) -> list:

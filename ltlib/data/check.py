@@ -73,7 +73,8 @@ class SplitReport:
                 named = ", of which" if len(images) > _NAMED else ""
                 lines.append(f"{len(images):,} {fault}{named}:")
                 lines += [f"  {image}" for image in images[:_NAMED]]
-        return "\n  ".join(lines)
+        # A terminal refuses the bytes of a path that are no UTF-8.
+        return "\n  ".join(lines).encode(errors="backslashreplace").decode()
 
 
 def check_dataset(

@@ -4,6 +4,7 @@ The lists of ImageNet-LT, iNaturalist 2018 and Places-LT are byte for byte the s
 repositories, so an official list is recognised by its git blob id without being shipped.
 """
 
+import codecs
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,8 @@ SEARCH_DEPTH = 6
 _IMAGE_FOLDERS = {"train", "val", "test", "data_256", "val_256", "test_256", "train_val2018"}
 _MANY_FOLDERS = 200
 """A folder with more folders than that holds images by class, not lists."""
+_MOST_CLASSES = 1_000_000
+"""A target beyond is a number of something else, and so many class names would fill the memory."""
 _PROBES = 50
 """Images of a list that are looked for to find the folder of all of them."""
 
@@ -57,7 +60,7 @@ class ImageList:
 
     Args:
         path: Of the list.
-        blob_id: Git's id of its content, with the line ends of Unix.
+        blob_id: Git's id of its content as Unix writes it.
         names: Of the images, N of them.
         targets: (N,), int64.
     """
@@ -74,18 +77,18 @@ def blob_id(content: bytes) -> str:
 
 
 def read_list(path: Path) -> ImageList:
-    """Read a list; blank lines and the line ends of Windows do not matter.
+    """Read a list; blank lines, the line ends of Windows and its mark of UTF-8 do not matter.
 
     Raises:
-        ValueError: If a line is not a path, a space and a target >= 0, or there is no line.
+        ValueError: If a line is not a path, a space and a class from 0 on, or there is no line.
     """
-    content = path.read_bytes().replace(b"\r\n", b"\n")
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
     names, targets = [], []
     for number, line in enumerate(content.decode(errors="surrogateescape").split("\n"), 1):
         if not line.strip():
             continue
         name, _, target = line.rstrip().rpartition(" ")
-        if not name or not target.isdecimal():
+        if not name or not target.isdecimal() or int(target) >= _MOST_CLASSES:
             raise ValueError(f"line {number} of {path} must be 'path target', it is {line!r}")
         names.append(name)
         targets.append(int(target))
