@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from ltlib.benchmark.measuring import MEGABYTE, Stopwatch
@@ -30,6 +31,7 @@ from ltlib.data import (
     test_loader,
     train_loader,
 )
+from ltlib.distributed import rank, world_size
 from ltlib.execution import Execution, describe
 from ltlib.methods import build_method
 from ltlib.trainer import evaluate
@@ -44,7 +46,7 @@ _FULL_RUN = 10**7
 
 
 class Side:
-    """One method in training.
+    """One method in training, on this process's share of each batch.
 
     Args:
         config: The experiment.
@@ -67,6 +69,11 @@ class Side:
         if execution.compiles(_FULL_RUN):
             self.method.compile_backbones()
             self.execution = replace(execution, compiled=True)
+        self.step_module: nn.Module = self.method
+        if world_size() > 1:  # as the trainer does
+            gpus = [execution.device] if execution.device.type == "cuda" else None
+            self.step_module = DistributedDataParallel(self.method, gpus)
+            self.step_module.broadcast_buffers = False
         self.optimizer = torch.optim.SGD(
             self.method.parameters(),
             lr=config.optim.lr,
@@ -98,7 +105,7 @@ class Side:
         targets = targets.to(self.execution.device, non_blocking=True)
         self.watch.lap("data")
         with self.execution.autocast():
-            output = self.method(views, targets)
+            output = self.step_module(views, targets)
         self.watch.lap("loss")
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
@@ -194,6 +201,8 @@ def _loaders(
         drop_last=True,
         num_workers=execution.num_workers,
         device=execution.device if execution.views == "batched" else None,
+        rank=rank(),
+        world_size=world_size(),
     )
     return batches, test_loader(test_set)
 
