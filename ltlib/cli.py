@@ -324,6 +324,28 @@ def benchmark_train_command(
     typer.echo(report)
 
 
+@benchmark_app.command("scaling")
+def benchmark_scaling_command(
+    quick: Quick = False,
+    repeats: Annotated[int, typer.Option(help="Timed steps of each size.")] = 10,
+    figures_dir: Annotated[Path, typer.Option(help="Folder of figures.")] = Path("figures"),
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time and memory against batch, processes and classes; the last line printed is a figure."""
+    from ltlib.benchmark import benchmark_scaling
+    from ltlib.benchmark.scaling_figure import save_scaling
+    from ltlib.plots import set_style
+
+    report = benchmark_scaling(quick=quick, repeats=repeats, device=device)
+    if json_file:
+        report.write(json_file)
+    typer.echo(report)
+    set_style()
+    watermark = "small sizes, for a look, not a result" if quick else None
+    typer.echo(save_scaling(report, figures_dir / "benchmark", watermark=watermark).path)
+
+
 def main() -> None:
     """Run the command; what a user can mend ends in one sentence, not in a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
