@@ -1,11 +1,15 @@
 import json
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import tiny
@@ -130,6 +134,18 @@ def test_process_that_ends_early_is_one_sentence(monkeypatch):
     monkeypatch.setattr(scaling, "take_steps", die)
     with pytest.raises(RunError, match="ended early at a batch of 16 images"):
         Training(tiny("proco", optim__batch_size=16), 10, CPU, 1, 1).measure()
+
+
+def test_no_process_outlives_a_killed_benchmark():
+    code = "from ltlib.benchmark import benchmark_scaling as b; b(quick=True, repeats=10**6)"
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    main = psutil.Process(caller.pid)
+    while len(others := main.children(recursive=True)) < 3:  # two that help, one that trains
+        assert caller.poll() is None
+        time.sleep(0.1)
+    caller.kill()
+    caller.wait()
+    assert psutil.wait_procs(others, timeout=20)[1] == []
 
 
 def test_nothing_to_measure_is_an_error():

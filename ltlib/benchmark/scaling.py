@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +27,7 @@ from ltlib.benchmark.measuring import MEGABYTE, Report, stage_peaks, stage_secon
 from ltlib.benchmark.sides import Side, random_images
 from ltlib.config import ExperimentConfig, override
 from ltlib.data import long_tailed_counts
-from ltlib.distributed import end_with_parent, process_group
+from ltlib.distributed import process_group
 from ltlib.execution import Execution, describe
 from ltlib.recipes import get_recipe
 from ltlib.runs import RunError
@@ -152,7 +153,7 @@ class Training:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         try:
-            with ProcessPoolExecutor(self.processes, context, end_with_parent) as pool:
+            with ProcessPoolExecutor(self.processes, context, _end_with_caller) as pool:
                 answers = [pool.submit(take_steps, self, rank) for rank in range(self.processes)]
                 seconds, peaks = zip(*(answer.result() for answer in answers), strict=True)
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
@@ -243,6 +244,19 @@ def _measures(seconds: list[float], megabytes: float) -> Row:
     lower, median, upper = (1e3 * np.quantile(seconds, (0.25, 0.5, 0.75))).tolist()
     times = {"lower quartile (ms)": lower, "median (ms)": median, "upper quartile (ms)": upper}
     return {**times, "peak (MB)": megabytes}
+
+
+def _end_with_caller() -> None:
+    """Stop this process when the one that asked for it ends, however it ends."""
+    # Not ``end_with_parent``: the parent is the process that forks, which waits for its children.
+    caller = multiprocessing.parent_process()
+    assert caller is not None
+
+    def wait() -> None:
+        caller.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _free_port() -> int:

@@ -104,10 +104,13 @@ def _draw_sizes(ax: Axes, classes: pd.Series, batch: int, dim: int) -> None:
     """Draw what one float32 tensor of ProCo's takes, the plain way's and those of ours."""
     low, high = ax.get_ylim()
     ends = np.array([classes.min(), classes.max()])
-    beside = ends[0] ** 0.35 * ends[1] ** 0.65
-    for label, floats in ("B × C × D floats", batch * dim), ("(B + D) × C floats", batch + dim):
+    for label, floats, along in (
+        ("B × C × D floats", batch * dim, 0.5),
+        ("(B + D) × C floats", batch + dim, 0.65),
+    ):
         each = floats * _BYTES / MEGABYTE
         ax.plot(ends, ends * each, **_SIZE)
+        beside = ends[0] ** (1 - along) * ends[1] ** along
         place = (beside, beside * each)
         write(ax, label, place, shift=(4, -4), align=("left", "top"), color=INK)
     ax.set_ylim(low, high)
