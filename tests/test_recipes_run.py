@@ -13,12 +13,7 @@ from ltlib.recipes.large import LARGE_RECIPES
 from ltlib.runs import load_arrays, open_run, read_json
 from ltlib.trainer import train
 
-pytestmark = [
-    pytest.mark.slow,
-    # After two steps the running statistics of a hundred batch norms are far from the images':
-    # logits of test images exceed float16.
-    pytest.mark.filterwarnings("ignore:overflow encountered in cast"),
-]
+pytestmark = pytest.mark.slow
 
 # Each backbone at its depth once; the other recipes on a small one, else all else as published.
 AT_DEPTH = {

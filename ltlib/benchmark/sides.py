@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from ltlib.benchmark.measuring import MEGABYTE, Stopwatch
@@ -30,6 +31,7 @@ from ltlib.data import (
     test_loader,
     train_loader,
 )
+from ltlib.distributed import rank, world_size
 from ltlib.execution import Execution, describe
 from ltlib.methods import build_method
 from ltlib.trainer import evaluate
@@ -42,7 +44,7 @@ _TEST_IMAGES = 10_000
 
 
 class Side:
-    """One method in training.
+    """One method in training, on this process's share of each batch.
 
     Args:
         config: The experiment.
@@ -62,6 +64,11 @@ class Side:
         self.execution = execution
         self.method = build_method(config, train_set.class_counts.tolist())
         execution.prepare(self.method)
+        self.step_module: nn.Module = self.method
+        if world_size() > 1:  # as the trainer does
+            gpus = [execution.device] if execution.device.type == "cuda" else None
+            self.step_module = DistributedDataParallel(self.method, gpus)
+            self.step_module.broadcast_buffers = False
         self.optimizer = torch.optim.SGD(
             self.method.parameters(),
             lr=config.optim.lr,
@@ -97,7 +104,7 @@ class Side:
         targets = targets.to(self.execution.device, non_blocking=True)
         self.watch.lap("data")
         with self.execution.autocast():
-            output = self.method(views, targets)
+            output = self.step_module(views, targets)
         self.watch.lap("loss")
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
@@ -193,6 +200,8 @@ def _loaders(
         drop_last=True,
         num_workers=execution.num_workers,
         device=execution.device if execution.views == "batched" else None,
+        rank=rank(),
+        world_size=world_size(),
     )
     return batches, test_loader(test_set)
 

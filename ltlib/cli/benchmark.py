@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ltlib.cli.options import Device
+from ltlib.cli.options import Device, FiguresDir
 
 app = typer.Typer(help="Measure the suite against the plain way.", no_args_is_help=True)
 
@@ -52,3 +52,25 @@ def train(
     if json_file:
         report.write(json_file)
     typer.echo(report)
+
+
+@app.command()
+def scaling(
+    quick: Quick = False,
+    repeats: Annotated[int, typer.Option(help="Timed steps of each size.")] = 10,
+    figures_dir: FiguresDir = Path("figures"),
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time and memory against batch, processes and classes; the last line printed is a figure."""
+    from ltlib.benchmark import benchmark_scaling
+    from ltlib.benchmark.scaling_figure import save_scaling
+    from ltlib.plots import set_style
+
+    report = benchmark_scaling(quick=quick, repeats=repeats, device=device)
+    if json_file:
+        report.write(json_file)
+    typer.echo(report)
+    set_style()
+    watermark = "small sizes, for a look, not a result" if quick else None
+    typer.echo(save_scaling(report, figures_dir / "benchmark", watermark=watermark).path)

@@ -7,6 +7,7 @@ import typer
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder searched first for the data set.")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
+FiguresDir = Annotated[Path, typer.Option(help="Folder of figures and reports.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
 Changes = Annotated[
     list[str] | None,

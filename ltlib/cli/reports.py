@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ltlib.cli.options import DataRoot, Device, RunsDir
+from ltlib.cli.options import DataRoot, Device, FiguresDir, RunsDir
 
 
 def doctor(data_root: DataRoot = None, runs_dir: RunsDir = Path("runs")) -> None:
@@ -22,9 +22,7 @@ def doctor(data_root: DataRoot = None, runs_dir: RunsDir = Path("runs")) -> None
 
 def report(
     notebook: Annotated[Path, typer.Argument(help="An executed notebook.")],
-    figures_dir: Annotated[Path, typer.Option(help="Folder of figures and reports.")] = Path(
-        "figures"
-    ),
+    figures_dir: FiguresDir = Path("figures"),
 ) -> None:
     """Render an executed notebook as one self-contained HTML page and list it in the index."""
     from ltlib.report import render

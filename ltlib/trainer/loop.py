@@ -85,7 +85,7 @@ def train(
         return read_json(run_dir / RESULT)
     with stop_signals() as stop, responsible_for(run_dir):
         state = load_checkpoint(run_dir)
-        begun = state["execution"] if state else {}
+        begun = state["execution"] if state else None
         execution = Execution.choose(device, precision, num_workers, views, compiled, begun)
         train_set, test_set = (
             load_dataset(

@@ -43,10 +43,11 @@ def write_results(
         provenance: How and where it was computed.
         result: From ``summary``.
     """
+    half = np.finfo(np.float16)
     predictions = {
         "targets": evaluation.targets,
         "predictions": evaluation.logits.argmax(axis=1),
-        "logits": evaluation.logits.astype(np.float16),
+        "logits": evaluation.logits.clip(half.min, half.max).astype(np.float16),
         "class_counts": train_set.class_counts,
         "class_names": np.array(train_set.class_names),
     }
