@@ -8,7 +8,6 @@ import json
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from ltlib.benchmark.measuring import MEGABYTE, Stopwatch
@@ -34,7 +32,7 @@ from ltlib.data import (
 from ltlib.distributed import rank, world_size
 from ltlib.execution import Execution, describe
 from ltlib.methods import build_method
-from ltlib.trainer import evaluate
+from ltlib.trainer import build_optimizer, evaluate, prepare
 from ltlib.views import build_view
 
 PLAIN_WORKERS = 2
@@ -61,28 +59,15 @@ class Side:
         test_set: ImageSet,
     ) -> None:
         torch.manual_seed(config.seed)
-        self.execution = execution
-        self.method = build_method(config, train_set.class_counts.tolist())
-        execution.prepare(self.method)
-        self.step_module: nn.Module = self.method
-        if world_size() > 1:  # as the trainer does
-            gpus = [execution.device] if execution.device.type == "cuda" else None
-            self.step_module = DistributedDataParallel(self.method, gpus)
-            self.step_module.broadcast_buffers = False
-        self.optimizer = torch.optim.SGD(
-            self.method.parameters(),
-            lr=config.optim.lr,
-            momentum=config.optim.momentum,
-            weight_decay=config.optim.weight_decay,
-        )
         load = _plain_loaders if isinstance(execution, PlainExecution) else _loaders
         train_batches, self.tests = load(config, execution, train_set, test_set)
         self.batches = _endless(train_batches)
         self.sizes = {"steps": len(train_batches), "tests": len(test_set)}
-        optim, views = config.optim, self.method.num_views
-        if execution.compiles(optim.epochs * len(train_batches) * optim.batch_size * views):
-            self.method.compile_backbones()
-            self.execution = replace(execution, compiled=True)
+        self.method = build_method(config, train_set.class_counts.tolist())
+        self.step_module, self.execution = prepare(
+            self.method, config, len(train_batches), execution
+        )
+        self.optimizer = build_optimizer(self.method, config.optim, execution)
         self.watch = Stopwatch(execution.device)
         # The classifier is the last of the network that a contrastive method runs.
         self.method.classifier.register_forward_hook(lambda *_: self.watch.lap("forward"))

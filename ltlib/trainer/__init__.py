@@ -9,6 +9,7 @@ from ltlib.trainer.evaluation import (
     evaluate_release,
 )
 from ltlib.trainer.loop import train
+from ltlib.trainer.preparation import build_optimizer, prepare
 from ltlib.trainer.schedule import learning_rate
 from ltlib.trainer.signals import Stopped, StopRequest, stop_signals
 
@@ -19,10 +20,12 @@ __all__ = [
     "OtherProcessError",
     "StopRequest",
     "Stopped",
+    "build_optimizer",
     "describe_geometry",
     "evaluate",
     "evaluate_release",
     "learning_rate",
+    "prepare",
     "stop_signals",
     "train",
 ]

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
@@ -36,6 +35,7 @@ from ltlib.methods import build_method
 from ltlib.runs import RESULT, RunError, is_finished, read_json, write_history
 from ltlib.trainer.endings import NonFiniteLossError, responsible_for, with_plain_errors
 from ltlib.trainer.evaluation import accuracies, describe_geometry, evaluate
+from ltlib.trainer.preparation import build_optimizer, prepare
 from ltlib.trainer.results import summary, write_results
 from ltlib.trainer.schedule import learning_rate
 from ltlib.trainer.signals import Stopped, stop_signals
@@ -118,24 +118,8 @@ def train(
         if config.model.pretrained and not state:
             weights, pretrained = read_pretrained(config.model.backbone, data_root)
             method.start_from(weights)
-        execution.prepare(method)
-        shown = config.optim.epochs * len(batches) * config.optim.batch_size * method.num_views
-        execution = replace(execution, compiled=execution.compiles(shown))
-        if execution.compiled:
-            method.compile_backbones()
-        step_module: nn.Module = method
-        if world_size() > 1:
-            gpus = [execution.device] if execution.device.type == "cuda" else None
-            step_module = DistributedDataParallel(method, gpus)
-            # They are equal on all ranks, but for local batch norm's, which training never reads.
-            step_module.broadcast_buffers = False
-        optimizer = torch.optim.SGD(
-            [parameter for parameter in method.parameters() if parameter.requires_grad],
-            lr=config.optim.lr,
-            momentum=config.optim.momentum,
-            weight_decay=config.optim.weight_decay,
-            fused=execution.device.type == "cuda",
-        )
+        step_module, execution = prepare(method, config, len(batches), execution)
+        optimizer = build_optimizer(method, config.optim, execution)
 
         start_epoch, start_step, seconds = 0, 0, 0.0
         history: list[dict[str, float]] = []

@@ -50,10 +50,10 @@ class MultiView:
         return views
 
 
-def derive_seed(*parts: int) -> int:
-    """Hash integers to a seed in [0, 2**32), the same on every machine and Python."""
+def derive_seed(*parts: int, num_bytes: int = 4) -> int:
+    """Hash integers to a seed in [0, 256**num_bytes), the same on every machine and Python."""
     text = ",".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=num_bytes).digest(), "little")
 
 
 @contextmanager
